@@ -1,0 +1,95 @@
+package services
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+)
+
+// balancer picks endpoints for the clients of one rule, in turn, and keeps a
+// client on its endpoint while affinity lasts. All frontends of a rule share
+// one, so a client meets the same endpoint through each of them.
+type balancer struct {
+	now func() time.Time
+
+	mu        sync.Mutex
+	endpoints []netip.AddrPort
+	turn      int
+	affinity  time.Duration
+	sessions  map[netip.Addr]session
+	purgeAt   int
+}
+
+type session struct {
+	endpoint netip.AddrPort
+	used     time.Time
+}
+
+const minPurge = 1024
+
+func newBalancer(now func() time.Time) *balancer {
+	return &balancer{now: now, sessions: map[netip.Addr]session{}, purgeAt: minPurge}
+}
+
+// update replaces the endpoints. Sessions with an endpoint that is gone end.
+func (b *balancer) update(endpoints []netip.AddrPort, affinity time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.endpoints = endpoints
+	b.affinity = affinity
+	for client, s := range b.sessions {
+		if affinity == 0 || !slices.Contains(endpoints, s.endpoint) {
+			delete(b.sessions, client)
+		}
+	}
+}
+
+// has tells whether an endpoint is still one to send to.
+func (b *balancer) has(endpoint netip.AddrPort) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	_, found := slices.BinarySearchFunc(b.endpoints, endpoint, netip.AddrPort.Compare)
+	return found
+}
+
+// pick chooses an endpoint that is not among those that failed already.
+func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (netip.AddrPort, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := b.now()
+	if b.affinity > 0 {
+		s, found := b.sessions[client]
+		if found && now.Sub(s.used) <= b.affinity && !slices.Contains(failed, s.endpoint) {
+			b.sessions[client] = session{s.endpoint, now}
+			return s.endpoint, true
+		}
+	}
+	for range b.endpoints {
+		endpoint := b.endpoints[b.turn%len(b.endpoints)]
+		b.turn = (b.turn + 1) % len(b.endpoints)
+		if slices.Contains(failed, endpoint) {
+			continue
+		}
+		if b.affinity > 0 {
+			b.purge(now)
+			b.sessions[client] = session{endpoint, now}
+		}
+		return endpoint, true
+	}
+	return netip.AddrPort{}, false
+}
+
+// purge drops outdated sessions each time their number has doubled, which
+// keeps the cost of an insertion constant on average.
+func (b *balancer) purge(now time.Time) {
+	if len(b.sessions) < b.purgeAt {
+		return
+	}
+	for client, s := range b.sessions {
+		if now.Sub(s.used) > b.affinity {
+			delete(b.sessions, client)
+		}
+	}
+	b.purgeAt = max(minPurge, 2*len(b.sessions))
+}

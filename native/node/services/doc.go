@@ -1,0 +1,19 @@
+// Package services makes Kubernetes Services reachable on a node whose network
+// stack has no usable netfilter: it owns each service address on the loopback
+// device and forwards in user space.
+//
+// An address on lo is reachable from every network namespace that routes
+// through the node, from the node itself and from a pod that is its own
+// endpoint, so one listener a service port serves all of them. Listeners are
+// bound to single addresses, never to 0.0.0.0: programs of the node and pods
+// on the host network keep the same port on theirs.
+//
+// A port without ready endpoints has no listener. The kernel then answers a
+// TCP connection with a reset and a UDP packet with "port unreachable", which
+// is what kube-proxy's REJECT rules do.
+//
+// What differs from kube-proxy: an endpoint sees the node's address instead of
+// the client's, and a connection is accepted before its endpoint has been
+// reached. SCTP, load balancer addresses and health check node ports are not
+// served.
+package services

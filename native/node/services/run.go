@@ -1,0 +1,171 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
+	discoverylisters "k8s.io/client-go/listers/discovery/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/klog/v2"
+)
+
+const hostPortFolder = "/run/sandkube/hostports"
+
+// proxied leaves out what asks for another proxy, and the endpoints of
+// headless services.
+const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessService
+
+// Run serves Services and host ports until ctx ends. nodeAddress is the node's
+// own: node ports are served on it and on 127.0.0.1. ready is called once, when
+// everything that the API held at the start is being served.
+func Run(ctx context.Context, config *rest.Config, nodeAddress netip.Addr, ready func()) error {
+	config = rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	owner, err := openLoopback()
+	if err != nil {
+		return err
+	}
+	defer owner.Close()
+	if err := os.MkdirAll(hostPortFolder, 0o700); err != nil {
+		return err
+	}
+	p := &proxy{
+		table:          newTable(owner),
+		hostPortFolder: hostPortFolder,
+		nodeAddresses:  []netip.Addr{nodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+		ready:          ready,
+	}
+	return p.run(ctx, client)
+}
+
+// proxy joins the sources of change to the table.
+type proxy struct {
+	table          *table
+	hostPortFolder string
+	nodeAddresses  []netip.Addr
+	ready          func()
+
+	services  corelisters.ServiceLister
+	endpoints discoverylisters.EndpointSliceLister
+}
+
+func (p *proxy) run(ctx context.Context, client kubernetes.Interface) error {
+	ctx, cancel := context.WithCancel(ctx)
+	changed := make(chan struct{}, 1)
+	notify := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		cancel()
+		return fmt.Errorf("watch files: %w", err)
+	}
+	defer watcher.Close()
+	if err := watcher.Add(p.hostPortFolder); err != nil {
+		cancel()
+		return fmt.Errorf("watch %s: %w", p.hostPortFolder, err)
+	}
+	factory, err := p.watch(ctx, client, notify)
+	if err != nil {
+		cancel()
+		return err
+	}
+	p.serve(ctx, changed, watcher)
+	cancel()
+	factory.Shutdown()
+	return p.table.close()
+}
+
+// watch returns once the first list of each kind is in the cache or ctx ended.
+func (p *proxy) watch(ctx context.Context, client kubernetes.Interface, notify func()) (informers.SharedInformerFactory, error) {
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTweakListOptions(func(options *metav1.ListOptions) {
+		options.LabelSelector = proxied
+	}))
+	p.services = factory.Core().V1().Services().Lister()
+	p.endpoints = factory.Discovery().V1().EndpointSlices().Lister()
+	events := cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(any) { notify() },
+		UpdateFunc: func(_, _ any) { notify() },
+		DeleteFunc: func(any) { notify() },
+	}
+	for _, informer := range []cache.SharedIndexInformer{
+		factory.Core().V1().Services().Informer(),
+		factory.Discovery().V1().EndpointSlices().Informer(),
+	} {
+		if _, err := informer.AddEventHandler(events); err != nil {
+			return nil, err
+		}
+	}
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	notify()
+	return factory, nil
+}
+
+// serve applies each change. What could not be applied (a port that another
+// program holds) is tried again at growing intervals, since nothing tells when
+// the port gets free.
+func (p *proxy) serve(ctx context.Context, changed <-chan struct{}, watcher *fsnotify.Watcher) {
+	logger := klog.FromContext(ctx)
+	backoff := flowcontrol.NewBackOff(100*time.Millisecond, 10*time.Second)
+	var again <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+		case <-watcher.Events:
+		case err := <-watcher.Errors:
+			logger.Error(err, "Watching host ports")
+		case <-again:
+		}
+		if err := p.sync(ctx); err != nil {
+			backoff.Next("sync", time.Now())
+			again = time.After(backoff.Get("sync"))
+			logger.Error(err, "Some services are not served", "retry", backoff.Get("sync"))
+			continue
+		}
+		backoff.Reset("sync")
+		again = nil
+	}
+}
+
+func (p *proxy) sync(ctx context.Context) error {
+	all, err := p.services.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	endpoints, err := p.endpoints.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	pods, err := readHostPorts(p.hostPortFolder)
+	err = errors.Join(err, p.table.apply(ctx, desired(all, endpoints, pods, p.nodeAddresses)))
+	if p.ready != nil {
+		p.ready()
+		p.ready = nil
+	}
+	return err
+}
+

@@ -1,0 +1,130 @@
+package services
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"k8s.io/klog/v2"
+)
+
+const (
+	dialTimeout    = 10 * time.Second
+	maxAcceptPause = time.Second
+)
+
+// tcpListener forwards the connections to one frontend. Closing it leaves
+// established connections alone: they end with their peers, with keep-alive
+// when a peer vanished, or with the context.
+type tcpListener struct {
+	listener *net.TCPListener
+	balancer atomic.Pointer[balancer]
+}
+
+// listenTCP serves until the listener is closed or ctx ends. Connections that
+// it accepted belong to open.
+func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, open *sync.WaitGroup) (*tcpListener, error) {
+	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(address))
+	if err != nil {
+		return nil, err
+	}
+	l := &tcpListener{listener: listener}
+	l.balancer.Store(b)
+	open.Go(func() { l.serve(ctx, open) })
+	return l, nil
+}
+
+func (l *tcpListener) use(b *balancer) { l.balancer.Store(b) }
+
+func (l *tcpListener) Close() error { return l.listener.Close() }
+
+func (l *tcpListener) serve(ctx context.Context, open *sync.WaitGroup) {
+	var pause time.Duration
+	for {
+		client, err := l.listener.AcceptTCP()
+		if err == nil {
+			pause = 0
+			open.Go(func() { l.forward(ctx, client) })
+			continue
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		// What is left is a shortage (of file descriptors, of memory): nothing
+		// tells of its end, so try again at growing intervals.
+		pause = min(max(2*pause, 5*time.Millisecond), maxAcceptPause)
+		klog.FromContext(ctx).Error(err, "Cannot accept", "address", l.listener.Addr(), "pause", pause)
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (l *tcpListener) forward(ctx context.Context, client *net.TCPConn) {
+	backend := l.dial(ctx, client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+	if backend == nil {
+		abort(client)
+		return
+	}
+	stop := context.AfterFunc(ctx, func() {
+		client.Close()
+		backend.Close()
+	})
+	defer stop()
+	relay(client, backend)
+}
+
+// dial tries the endpoints until one accepts.
+func (l *tcpListener) dial(ctx context.Context, client netip.Addr) *net.TCPConn {
+	b := l.balancer.Load()
+	dialer := net.Dialer{Timeout: dialTimeout}
+	var failed []netip.AddrPort
+	for ctx.Err() == nil {
+		endpoint, found := b.pick(client, failed)
+		if !found {
+			return nil
+		}
+		conn, err := dialer.DialContext(ctx, "tcp4", endpoint.String())
+		if err == nil {
+			return conn.(*net.TCPConn)
+		}
+		klog.FromContext(ctx).V(2).Info("Endpoint refused", "endpoint", endpoint, "service", l.listener.Addr(), "err", err)
+		failed = append(failed, endpoint)
+	}
+	return nil
+}
+
+// relay copies both ways until both sides have finished. The end of one
+// direction is passed on as such, so a client may close its side and still
+// read the answer.
+func relay(a, b *net.TCPConn) {
+	defer a.Close()
+	defer b.Close()
+	var back sync.WaitGroup
+	back.Go(func() { copyHalf(a, b) })
+	copyHalf(b, a)
+	back.Wait()
+}
+
+func copyHalf(to, from *net.TCPConn) {
+	if _, err := io.Copy(to, from); err != nil {
+		abort(to)
+		abort(from)
+		return
+	}
+	// The peer may have gone: its reset is seen by the other direction.
+	_ = to.CloseWrite()
+}
+
+// abort closes with a reset, the way the peers would have met each other's.
+func abort(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	conn.Close()
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"github.com/containernetworking/cni/pkg/types"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// config is the plugin's entry of the network configuration list. Subnet and
+// Gateway are required; addresses are leased from Subnet above Gateway.
+type config struct {
+	types.NetConf
+	Subnet        netip.Prefix  `json:"subnet"`
+	Gateway       netip.Addr    `json:"gateway"`
+	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+}
+
+// runtimeConfig holds what the runtime passes for the capabilities that the
+// configuration declares.
+type runtimeConfig struct {
+	PortMappings []portMapping `json:"portMappings,omitempty"`
+}
+
+// portMapping has the field names of the portMappings capability
+// (https://www.cni.dev/docs/conventions/). An empty HostIP means every address.
+type portMapping struct {
+	HostPort      int    `json:"hostPort"`
+	ContainerPort int    `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP,omitempty"`
+}
+
+func parseConfig(data []byte) (*config, error) {
+	conf := &config{}
+	if err := json.Unmarshal(data, conf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "network configuration", err.Error())
+	}
+	if !conf.Subnet.IsValid() || !conf.Subnet.Addr().Is4() || conf.Subnet != conf.Subnet.Masked() {
+		return nil, invalid("subnet: %q is not an IPv4 network", conf.Subnet)
+	}
+	if !conf.Subnet.Contains(conf.Gateway) {
+		return nil, invalid("gateway: %q is not in %s", conf.Gateway, conf.Subnet)
+	}
+	if err := version.ParsePrevResult(&conf.NetConf); err != nil {
+		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
+	}
+	return conf, nil
+}
+
+func invalid(format string, args ...any) error {
+	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf(format, args...), "")
+}

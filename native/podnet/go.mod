@@ -1,0 +1,10 @@
+module sandkube/podnet
+
+go 1.26.8
+
+require (
+	github.com/containernetworking/cni v1.3.0
+	github.com/vishvananda/netlink v1.3.1
+	github.com/vishvananda/netns v0.0.5
+	golang.org/x/sys v0.49.0
+)

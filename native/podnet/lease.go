@@ -1,0 +1,170 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// attachment names one interface of one container, the unit of CNI.
+type attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifName"`
+}
+
+func (a attachment) String() string { return a.ContainerID + "/" + a.IfName }
+
+// lease is the content of one lease file. Netns is kept so that the node can
+// make the devices again after a restore, which loses them.
+type lease struct {
+	attachment
+	Netns string `json:"netns"`
+}
+
+// leases is the locked folder of addresses in use. A lease is written to a
+// hidden name and renamed, so that a crash leaves either all of it or nothing.
+type leases struct {
+	folder string
+	lock   *os.File
+}
+
+// openLeases waits until no other invocation works on the folder.
+func openLeases(root string) (*leases, error) {
+	folder := filepath.Join(root, "leases")
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(root, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		lock.Close()
+		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	return &leases{folder: folder, lock: lock}, nil
+}
+
+func (l *leases) Close() { l.lock.Close() }
+
+// Allocate returns the address already leased to the attachment, or else the
+// lowest free one above the gateway. The last address of the subnet is its
+// broadcast address and never given out.
+func (l *leases) Allocate(subnet netip.Prefix, gateway netip.Addr, want lease) (netip.Addr, error) {
+	held, err := l.read()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for address, have := range held {
+		if have.attachment == want.attachment {
+			return address, l.write(address, want)
+		}
+	}
+	for address := gateway.Next(); subnet.Contains(address.Next()); address = address.Next() {
+		if _, used := held[address]; !used {
+			return address, l.write(address, want)
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("no free address in %s: %d are leased", subnet, len(held))
+}
+
+// Find returns the address leased to the attachment.
+func (l *leases) Find(id attachment) (netip.Addr, bool, error) {
+	held, err := l.read()
+	if err != nil {
+		return netip.Addr{}, false, err
+	}
+	for address, have := range held {
+		if have.attachment == id {
+			return address, true, nil
+		}
+	}
+	return netip.Addr{}, false, nil
+}
+
+// Release frees the attachment's address; without one it does nothing.
+func (l *leases) Release(id attachment) error {
+	address, found, err := l.Find(id)
+	if err != nil || !found {
+		return err
+	}
+	return os.Remove(filepath.Join(l.folder, address.String()))
+}
+
+// Attachments lists everything that holds an address.
+func (l *leases) Attachments() ([]attachment, error) {
+	held, err := l.read()
+	if err != nil {
+		return nil, err
+	}
+	ids := make([]attachment, 0, len(held))
+	for _, have := range held {
+		ids = append(ids, have.attachment)
+	}
+	return ids, nil
+}
+
+func (l *leases) read() (map[netip.Addr]lease, error) {
+	entries, err := os.ReadDir(l.folder)
+	if err != nil {
+		return nil, err
+	}
+	held := make(map[netip.Addr]lease, len(entries))
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		address, err := netip.ParseAddr(entry.Name())
+		if err != nil {
+			return nil, fmt.Errorf("lease %s: %w", filepath.Join(l.folder, entry.Name()), err)
+		}
+		data, err := os.ReadFile(filepath.Join(l.folder, entry.Name()))
+		if err != nil {
+			return nil, err
+		}
+		var have lease
+		if err := json.Unmarshal(data, &have); err != nil {
+			return nil, fmt.Errorf("lease of %s: %w", address, err)
+		}
+		held[address] = have
+	}
+	return held, nil
+}
+
+func (l *leases) write(address netip.Addr, content lease) error {
+	return writeFile(filepath.Join(l.folder, address.String()), content)
+}
+
+// writeFile replaces a JSON file in one step. The hidden temporary name is
+// fixed: a leftover of a crash is overwritten by the next try.
+func writeFile(path string, content any) error {
+	data, err := json.Marshal(content)
+	if err != nil {
+		return err
+	}
+	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
+	if err := os.WriteFile(temporary, append(data, '\n'), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temporary, path)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,209 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	current "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// hostName is the name of the veth's host end: the same for every command on
+// an attachment, so that DEL needs no record, and at most 15 bytes
+// (IFNAMSIZ-1).
+func hostName(id attachment) string {
+	sum := sha256.Sum256([]byte(id.String()))
+	return "pod" + hex.EncodeToString(sum[:6])
+}
+
+// Handles are opened for NETLINK_ROUTE only: gVisor lacks other families that
+// the package opens by default.
+func hostHandle() (*netlink.Handle, error) {
+	return netlink.NewHandle(unix.NETLINK_ROUTE)
+}
+
+// connect makes the veth pair and its addresses and routes on both sides.
+func connect(conf *config, id attachment, netnsPath string, address netip.Addr) (*current.Result, error) {
+	namespace, err := netns.GetFromPath(netnsPath)
+	if err != nil {
+		return nil, fmt.Errorf("open network namespace %s: %w", netnsPath, err)
+	}
+	defer namespace.Close()
+	host, err := hostHandle()
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	pod, err := netlink.NewHandleAt(namespace, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("netlink in %s: %w", netnsPath, err)
+	}
+	defer pod.Close()
+
+	// A host end of this name is what a crashed ADD left behind.
+	if err := removeLink(host, hostName(id)); err != nil {
+		return nil, err
+	}
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = hostName(id)
+	veth := &netlink.Veth{LinkAttrs: attributes, PeerName: id.IfName, PeerNamespace: netlink.NsFd(int(namespace))}
+	if err := host.LinkAdd(veth); err != nil {
+		return nil, fmt.Errorf("create veth %s: %w", attributes.Name, err)
+	}
+	outside, err := configure(host, hostName(id), conf.Gateway, address, netip.Addr{})
+	if err != nil {
+		return nil, err
+	}
+	if err := loopbackUp(pod); err != nil {
+		return nil, err
+	}
+	inside, err := configure(pod, id.IfName, address, conf.Gateway, conf.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	return result(conf, netnsPath, address, outside, inside), nil
+}
+
+// configure gives a link its /32, sets it up and adds the link-scope route to
+// the other side, then the default route where a gateway is named.
+func configure(h *netlink.Handle, name string, own, peer, gateway netip.Addr) (netlink.Link, error) {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: hostNet(own)}); err != nil {
+		return nil, fmt.Errorf("add %s to %s: %w", own, name, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", name, err)
+	}
+	index := link.Attrs().Index
+	direct := &netlink.Route{LinkIndex: index, Dst: hostNet(peer), Scope: netlink.SCOPE_LINK}
+	if err := h.RouteAdd(direct); err != nil {
+		return nil, fmt.Errorf("add route to %s dev %s: %w", peer, name, err)
+	}
+	if gateway.IsValid() {
+		everything := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+		route := &netlink.Route{LinkIndex: index, Dst: everything, Gw: gateway.AsSlice()}
+		if err := h.RouteAdd(route); err != nil {
+			return nil, fmt.Errorf("add default route via %s dev %s: %w", gateway, name, err)
+		}
+	}
+	return link, nil
+}
+
+// loopbackUp also adds 127.0.0.1/8 where setting the link up does not, as
+// Linux does of itself.
+func loopbackUp(h *netlink.Handle) error {
+	lo, err := h.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("find lo: %w", err)
+	}
+	if err := h.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("set lo up: %w", err)
+	}
+	addresses, err := h.AddrList(lo, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses of lo: %w", err)
+	}
+	if len(addresses) > 0 {
+		return nil
+	}
+	local := &net.IPNet{IP: net.IPv4(127, 0, 0, 1).To4(), Mask: net.CIDRMask(8, 32)}
+	if err := h.AddrAdd(lo, &netlink.Addr{IPNet: local}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add 127.0.0.1/8 to lo: %w", err)
+	}
+	return nil
+}
+
+// disconnect removes the host end; the kernel removes the other with it.
+func disconnect(id attachment) error {
+	host, err := hostHandle()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	return removeLink(host, hostName(id))
+}
+
+func removeLink(h *netlink.Handle, name string) error {
+	link, err := h.LinkByName(name)
+	var missing netlink.LinkNotFoundError
+	if errors.As(err, &missing) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	// The pod's namespace may be dismantled at this moment and take the link along.
+	if err := h.LinkDel(link); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("delete %s: %w", name, err)
+	}
+	return nil
+}
+
+// verify tells the first difference between the devices and what connect made.
+func verify(conf *config, id attachment, netnsPath string, address netip.Addr) error {
+	namespace, err := netns.GetFromPath(netnsPath)
+	if err != nil {
+		return fmt.Errorf("open network namespace %s: %w", netnsPath, err)
+	}
+	defer namespace.Close()
+	host, err := hostHandle()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	pod, err := netlink.NewHandleAt(namespace, unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("netlink in %s: %w", netnsPath, err)
+	}
+	defer pod.Close()
+	if err := verifyAddress(host, hostName(id), conf.Gateway); err != nil {
+		return err
+	}
+	return verifyAddress(pod, id.IfName, address)
+}
+
+func verifyAddress(h *netlink.Handle, name string, want netip.Addr) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	addresses, err := h.AddrList(link, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("list addresses of %s: %w", name, err)
+	}
+	for _, have := range addresses {
+		if have.IP.Equal(want.AsSlice()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%s does not carry %s", name, want)
+}
+
+func result(conf *config, netnsPath string, address netip.Addr, outside, inside netlink.Link) *current.Result {
+	return &current.Result{
+		CNIVersion: current.ImplementedSpecVersion,
+		Interfaces: []*current.Interface{
+			{Name: outside.Attrs().Name, Mac: outside.Attrs().HardwareAddr.String()},
+			{Name: inside.Attrs().Name, Mac: inside.Attrs().HardwareAddr.String(), Sandbox: netnsPath},
+		},
+		IPs: []*current.IPConfig{{
+			Interface: current.Int(1),
+			Address:   *hostNet(address),
+			Gateway:   conf.Gateway.AsSlice(),
+		}},
+		DNS: conf.DNS,
+	}
+}
+
+func hostNet(address netip.Addr) *net.IPNet {
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(32, 32)}
+}
