@@ -13,7 +13,7 @@ install() { # $1: requirements file; its copy inside .venv is the stamp, written
     cp "$1" ".venv/$1"
 }
 
-if ! cmp -s requirements.txt .venv/requirements.txt || ! [ -x .venv/bin/python ]; then
+make_venv() { # an environment knows its own folder: one that was moved or copied is made anew
     python=
     for each in python3 python3.14 python3.13 python3.12 python3.11; do
         if command -v "$each" >/dev/null &&
@@ -25,11 +25,15 @@ if ! cmp -s requirements.txt .venv/requirements.txt || ! [ -x .venv/bin/python ]
     [ -n "$python" ] || fail "CPython 3.11 or later is needed; no such python3 on PATH"
     command -v git >/dev/null || fail "git is needed; it is not on PATH"
     printf 'setting up .venv (once)\n' >&2
-    [ -x .venv/bin/python ] && .venv/bin/python -c '' 2>/dev/null || {
-        rm -rf .venv
-        "$python" -m venv .venv >&2 || fail "$python -m venv failed; on Debian: apt install python3-venv"
-    }
+    rm -rf .venv
+    "$python" -m venv .venv >&2 || fail "$python -m venv failed; on Debian: apt install python3-venv"
+    for each in .venv/lib/python3*/site-packages; do printf '%s\n' "$here" >"$each/sandkube.pth"; done
     install requirements.txt
-fi
+    printf '%s\n' "$here" >.venv/place
+}
+
+place=
+[ -r .venv/place ] && read -r place <.venv/place
+[ "$place" = "$here" ] && cmp -s requirements.txt .venv/requirements.txt && [ -x .venv/bin/python ] || make_venv
 case "${1-}" in test | test-fast | golden) install requirements-test.txt ;; esac
 exec .venv/bin/doit "$@"

@@ -12,6 +12,7 @@ Shape of a file:
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -71,7 +72,7 @@ class Directory:
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """Builder `tree`: the unpacked source as it is."""
+    """Builder `tree`: the unpacked source as it is; `rename` gives every file of one name another one."""
 
     patches: tuple[str | Patch, ...] = ()
     executable: tuple[str, ...] = ()
@@ -357,4 +358,5 @@ def options_json(build: Build) -> dict[str, Any]:
     """A build's options as plain JSON values, for keys; the patches' names are left out (their bytes count)."""
     found = dataclasses.asdict(build)
     found.pop("patches", None)
-    return found
+    plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples as lists, as a record on disk has them
+    return plain

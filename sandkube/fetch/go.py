@@ -1,0 +1,269 @@
+"""`go:` sources and module closures, by the ordinary go client into this user's module cache, checked one by one.
+
+In the user's cache: `gomod/` is a GOMODCACHE as the go command lays it out (go.dev/ref/mod#module-cache), and
+`gomod-seals/` holds, for each unpacked module whose bytes were checked, the seal it had then.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from sandkube import log
+from sandkube.errors import HashMismatch, UserError
+from sandkube.lock import Module
+from sandkube.run import CommandFailed, network_environment, run
+from sandkube.store import remove_tree, seal_of
+
+_BATCH = 100
+
+
+def escape(text: str) -> str:
+    """The escaped form of a module path or version: `!x` for an upper-case letter (golang.org/x/mod/module)."""
+    return re.sub(r"[A-Z]", lambda match: "!" + match.group().lower(), text)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"!([a-z])", lambda match: match.group(1).upper(), text)
+
+
+def _unpacked(modcache: Path, module: Module) -> Path:
+    return modcache / f"{escape(module.path)}@{escape(module.version)}"
+
+
+def _downloaded(modcache: Path, module: Module, suffix: str) -> Path:
+    return modcache / "cache/download" / escape(module.path) / "@v" / f"{escape(module.version)}.{suffix}"
+
+
+def _hash1(files: Iterable[tuple[str, Path]]) -> str:
+    """dirhash.Hash1 of golang.org/x/mod: SHA-256 over the sorted lines `HEX  NAME`, as `h1:BASE64`."""
+    lines = []
+    for name, path in sorted(files):
+        with path.open("rb") as stream:
+            lines.append(f"{hashlib.file_digest(stream, 'sha256').hexdigest()}  {name}\n")
+    digest = hashlib.sha256("".join(lines).encode()).digest()
+    return f"h1:{base64.b64encode(digest).decode()}"
+
+
+def _tree_files(module: Module, tree: Path) -> Iterator[tuple[str, Path]]:
+    for folder, _, files in os.walk(tree):
+        for name in files:
+            path = Path(folder, name)
+            yield f"{module.path}@{module.version}/{path.relative_to(tree)}", path
+
+
+def tree_h1(module: Module, tree: Path) -> str:
+    """The `h1:` sum of an unpacked module, equal to that of its zip."""
+    return _hash1(_tree_files(module, tree))
+
+
+def environment(modcache: Path, home: Path) -> dict[str, str]:
+    """The go client's environment on the host: the user's proxy settings, nothing else of the machine's Go."""
+    return network_environment(home) | {
+        "GOMODCACHE": str(modcache),
+        "GOCACHE": str(home / "go-build"),
+        "GOFLAGS": "-mod=mod -modcacherw",
+        "GOTOOLCHAIN": "local",
+        "GOENV": "off",
+        "GOTELEMETRY": "off",
+        "GOOS": "linux",
+        "GOARCH": "amd64",
+    }
+
+
+def call(go: Path, words: Sequence[str], env: dict[str, str], cwd: Path) -> str:
+    """Run the go client; its standard output. Raises UserError with its last lines."""
+    with tempfile.TemporaryFile() as sink:
+        try:
+            done = run([go, *words], env=env, cwd=cwd, log=sink, capture=True)
+        except CommandFailed as failure:
+            sink.seek(0)
+            said = (sink.read() + failure.finished.stdout).decode(errors="replace").strip().splitlines()
+            text = "\n  ".join(said[-6:])
+            raise UserError(
+                f"go {' '.join(words[:3])}: {failure.message}:\n  {text}",
+                hint="is a module proxy reachable? GOPROXY, NETRC and proxy variables are honoured",
+            ) from None
+    return done.stdout.decode()
+
+
+class _Cache:
+    """This user's module cache: what of it is sound."""
+
+    def __init__(self, cache: Path) -> None:
+        self.modcache = cache / "gomod"
+        self.seals = cache / "gomod-seals"
+
+    def faults(self, module: Module) -> str | None:
+        """None when the module is there with its pinned bytes; else what is wrong (empty: absent)."""
+        mod = _downloaded(self.modcache, module, "mod")
+        if not mod.is_file():
+            return ""
+        if (got := _hash1([("go.mod", mod)])) != module.mod:
+            return f"its go.mod has {got}, pinned is {module.mod}"
+        return self._tree_fault(module) if module.zip else None
+
+    def _tree_fault(self, module: Module) -> str | None:
+        tree = _unpacked(self.modcache, module)
+        if not tree.is_dir():
+            return ""
+        seal = self.seals / f"{escape(module.path).replace('/', '_')}@{escape(module.version)}"
+        now = f"{seal_of(tree)} {module.zip}"
+        try:
+            if seal.read_text() == now:
+                return None
+        except OSError:
+            pass
+        if (got := tree_h1(module, tree)) != module.zip:
+            return f"its files have {got}, pinned is {module.zip}"
+        self.seals.mkdir(parents=True, exist_ok=True)
+        temporary = seal.with_name(f".{seal.name}.{os.getpid()}")
+        temporary.write_text(now)
+        temporary.replace(seal)
+        return None
+
+    def drop(self, module: Module) -> None:
+        """Remove all that the cache holds of a module."""
+        remove_tree(_unpacked(self.modcache, module))
+        for suffix in ("mod", "zip", "ziphash", "info", "lock"):
+            _downloaded(self.modcache, module, suffix).unlink(missing_ok=True)
+
+
+def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
+    """Ask the go client for modules: whole ones by `mod download`, go.mod files by `list -m`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "go.mod").write_text("module fetch\n\ngo 1.24\n")
+        env = environment(cache.modcache, folder) | {"GOSUMDB": "off"}  # the lock's sums are checked here, all of them
+        whole = [f"{each.path}@{each.version}" for each in modules if each.zip]
+        partial = [f"{each.path}@{each.version}" for each in modules if not each.zip]
+        for words, names in ((["mod", "download", "-json"], whole), (["list", "-m", "-json"], partial)):
+            for start in range(0, len(names), _BATCH):
+                call(go, [*words, *names[start : start + _BATCH]], env, folder)
+
+
+def fetch_modules(go: Path, modules: Sequence[Module], *, cache: Path, name: str) -> None:
+    """Bring every pinned module into the cache and check it against its pin. Raises HashMismatch, UserError."""
+    own = _Cache(cache)
+    missing = []
+    for module in modules:
+        fault = own.faults(module)
+        if fault is None:
+            continue
+        if fault:
+            log.step(name, f"cached module {module.path}@{module.version} was damaged: {fault}; it is fetched again")
+            own.drop(module)
+        missing.append(module)
+    if not missing:
+        return
+    log.step(name, f"fetching {len(missing)} of {len(modules)} Go modules")
+    _download(go, missing, own)
+    for module in missing:
+        if (fault := own.faults(module)) is not None:
+            own.drop(module)
+            raise HashMismatch(
+                f"Go module {module.path}@{module.version}",
+                expected=module.zip or module.mod,
+                got=fault or "nothing",
+                origin="the module proxy",
+            )
+
+
+def source_tree(module: Module, into: Path, *, cache: Path) -> None:
+    """Copy a module of the cache, checked again, to a writable folder; modes 0644 and 0755 (folders)."""
+    own = _Cache(cache)
+    if (fault := own.faults(module)) is not None:
+        raise UserError(f"Go module {module.path}@{module.version}: {fault or 'not in the cache'}", hint="run it again")
+    tree = _unpacked(own.modcache, module)
+    into.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(tree, into, symlinks=True, dirs_exist_ok=True, copy_function=shutil.copyfile)
+    for folder, _, files in os.walk(into):
+        Path(folder).chmod(0o755)
+        for file in files:
+            Path(folder, file).chmod(0o644)
+
+
+def module_view(modules: Sequence[Module], *, cache: Path, into: Path) -> list[tuple[Path, str]]:
+    """Make a GOMODCACHE that shows the closure and nothing else; returns (unpacked module, its mount point).
+
+    The go command (1.26) builds from it with GOPROXY=off: it reads `cache/download/…/@v/VERSION.mod`, compares
+    `VERSION.ziphash` with go.sum, and takes an unpacked folder as it is, so no zip is needed.
+    """
+    own = _Cache(cache)
+    binds = []
+    for module in modules:
+        target = _downloaded(into, module, "mod")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        data = _downloaded(own.modcache, module, "mod").read_bytes()
+        target.write_bytes(data)
+        if module.zip:
+            _downloaded(into, module, "ziphash").write_text(module.zip)
+            point = _unpacked(into, module)
+            point.mkdir(parents=True)
+            binds.append((_unpacked(own.modcache, module), str(point.relative_to(into))))
+    return binds
+
+
+def default_proxy(go: Path, folder: Path) -> str:
+    """The user's GOPROXY, or the go client's own default."""
+    return os.environ.get("GOPROXY") or call(go, ["env", "GOPROXY"], environment(folder, folder), folder).strip()
+
+
+def resolve_module(go: Path, path: str, version: str, *, cache: Path) -> Module:
+    """The sums of one module as the go client (with its checksum database, if on) finds them; kept in the cache."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        text = call(go, ["mod", "download", "-json", f"{path}@{version}"], environment(cache / "gomod", folder), folder)
+    found = json.loads(text)
+    if found["Version"] != version:
+        raise UserError(f"go:{path}@{version}: the proxy resolves it to {found['Version']}", hint="write that version")
+    return Module(path, version, found["Sum"], found["GoModSum"])
+
+
+def _scan(modcache: Path) -> Iterator[Module]:
+    download = modcache / "cache/download"
+    for mod in sorted(download.rglob("*.mod")):
+        path = _unescape(str(mod.parent.parent.relative_to(download)))
+        ziphash = mod.with_suffix(".ziphash")
+        whole = ziphash.read_text().strip() if ziphash.is_file() else None
+        yield Module(path, _unescape(mod.stem), whole, _hash1([("go.mod", mod)]))
+
+
+def resolve_closure(
+    go: Path, tree: Path, packages: Sequence[str], tags: Sequence[str], *, cgo: bool, test: bool, cache: Path
+) -> tuple[Module, ...]:
+    """The modules that a build of `packages` reads: what the go client asks for from an empty module cache."""
+    if (tree / "vendor").is_dir():
+        shutil.rmtree(tree / "vendor")
+    with tempfile.TemporaryDirectory() as temporary:
+        home = Path(temporary)
+        fresh = home / "modcache"
+        known = cache / "gomod/cache/download"
+        known.mkdir(parents=True, exist_ok=True)
+        env = environment(fresh, home) | {
+            "GOFLAGS": "-mod=readonly -modcacherw",
+            "GOPROXY": f"{known.as_uri()},{default_proxy(go, home)}",
+            "CGO_ENABLED": "1" if cgo else "0",
+        }
+        words = ["list", "-deps", *(["-tags", ",".join(tags)] if tags else []), "-f", "{{.ImportPath}}"]
+        call(go, [*words, *packages], env, tree)
+        if test:
+            call(go, [*words, "-test", "./..."], env, tree)
+        return tuple(_scan(fresh))
+
+
+def versions(go: Path, path: str) -> list[str]:
+    """Known versions of a module, oldest first."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        (folder / "go.mod").write_text("module fetch\n")
+        text = call(go, ["list", "-m", "-versions", "-json", path], environment(folder / "mod", folder), folder)
+    found: list[str] = json.loads(text).get("Versions", [])
+    return found
