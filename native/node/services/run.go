@@ -168,4 +168,3 @@ func (p *proxy) sync(ctx context.Context) error {
 	}
 	return err
 }
-

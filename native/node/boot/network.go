@@ -1,0 +1,37 @@
+package boot
+
+import (
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// NodeAddress is the node's own address. It is on lo: one on a bridge without
+// ports cannot be reached from pods in gVisor, one on lo can.
+const NodeAddress = "10.88.0.1"
+
+// Network brings lo up with the node's address.
+func Network() error {
+	// The default handle opens families that gVisor lacks.
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening netlink: %w", err)
+	}
+	defer handle.Close()
+	lo, err := handle.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("finding lo: %w", err)
+	}
+	if err := handle.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("bringing lo up: %w", err)
+	}
+	address, err := netlink.ParseAddr(NodeAddress + "/32")
+	if err != nil {
+		return err
+	}
+	if err := handle.AddrAdd(lo, address); err != nil {
+		return fmt.Errorf("adding %s to lo: %w", NodeAddress, err)
+	}
+	return nil
+}

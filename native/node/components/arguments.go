@@ -1,0 +1,90 @@
+package components
+
+import (
+	"path/filepath"
+
+	"sandkube/node/boot"
+	"sandkube/node/pki"
+)
+
+// What a cluster of ours is called and where it is.
+const (
+	NodeName       = "runsc"
+	Domain         = "cluster.local"
+	ServiceRange   = "10.96.0.0/16"
+	ServiceAddress = "10.96.0.1" // of the API, the first of the range
+	Server         = "https://127.0.0.1:6443"
+	PKI            = "/run/sandkube/pki"
+)
+
+func certificate(name string) string { return filepath.Join(PKI, name+".crt") }
+func key(name string) string         { return filepath.Join(PKI, name+".key") }
+
+// Kubeconfig is the path of a client's kubeconfig.
+func Kubeconfig(name string) string { return filepath.Join(PKI, name+".kubeconfig") }
+
+func apiserverArguments() []string {
+	return []string{
+		"--etcd-servers=" + DatastoreSocket,
+		"--advertise-address=" + boot.NodeAddress,
+		"--secure-port=6443",
+		"--service-cluster-ip-range=" + ServiceRange,
+		"--anonymous-auth=false",
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--client-ca-file=" + certificate(pki.CA),
+		"--tls-cert-file=" + certificate(pki.Server),
+		"--tls-private-key-file=" + key(pki.Server),
+		"--kubelet-certificate-authority=" + certificate(pki.CA),
+		"--kubelet-client-certificate=" + certificate(pki.ServerToKubelet),
+		"--kubelet-client-key=" + key(pki.ServerToKubelet),
+		// The node's name resolves to a loopback address, which the server refuses to proxy to.
+		"--kubelet-preferred-address-types=InternalIP",
+		"--service-account-issuer=https://kubernetes.default.svc." + Domain,
+		"--service-account-key-file=" + key(pki.ServiceAccounts),
+		"--service-account-signing-key-file=" + key(pki.ServiceAccounts),
+		"--requestheader-client-ca-file=" + certificate(pki.FrontProxyCA),
+		"--requestheader-allowed-names=" + pki.FrontProxy,
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-username-headers=X-Remote-User",
+		"--proxy-client-cert-file=" + certificate(pki.FrontProxy),
+		"--proxy-client-key-file=" + key(pki.FrontProxy),
+		"--enable-aggregator-routing=true", // admission webhooks reach their Services by endpoint
+		"--allow-privileged=true",
+		"--profiling=false",
+	}
+}
+
+func managerArguments() []string {
+	return []string{
+		"--kubeconfig=" + Kubeconfig(pki.Manager),
+		"--root-ca-file=" + certificate(pki.CA),
+		"--service-account-private-key-file=" + key(pki.ServiceAccounts),
+		"--cluster-signing-cert-file=" + certificate(pki.CA),
+		"--cluster-signing-key-file=" + key(pki.CA),
+		"--use-service-account-credentials=true",
+		"--leader-elect=false",
+		"--profiling=false",
+		"--secure-port=0",
+	}
+}
+
+func schedulerArguments() []string {
+	return []string{
+		"--kubeconfig=" + Kubeconfig(pki.Scheduler),
+		"--leader-elect=false",
+		"--profiling=false",
+		"--secure-port=0",
+	}
+}
+
+func kubeletArguments() []string {
+	return []string{
+		"--config=/etc/sandkube/kubelet.yaml",
+		"--kubeconfig=" + Kubeconfig(pki.NodeClient),
+		"--hostname-override=" + NodeName,
+		"--node-ip=" + boot.NodeAddress,
+		"--cert-dir=/var/lib/kubelet/pki",
+	}
+}

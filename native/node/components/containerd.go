@@ -1,0 +1,49 @@
+// Package components starts what a Kubernetes node is made of: containerd as
+// a child, everything else in this process.
+package components
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const notifySocket = "/run/sandkube/notify.sock"
+
+// Containerd runs containerd until ctx ends; ready is called when it says that it
+// serves (sd_notify(3)). It returns why it ended.
+func Containerd(ctx context.Context, output io.Writer, ready func()) error {
+	_ = os.Remove(notifySocket)
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifySocket, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	go func() {
+		message := make([]byte, 4096)
+		for {
+			length, err := socket.Read(message)
+			if err != nil {
+				return
+			}
+			if strings.Contains(string(message[:length]), "READY=1") {
+				ready()
+				return
+			}
+		}
+	}()
+	command := exec.CommandContext(ctx, "/usr/bin/containerd", "--config", "/etc/containerd/config.toml")
+	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket)
+	command.Stdout, command.Stderr = output, output
+	command.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("containerd: %w", err)
+	}
+	return fmt.Errorf("containerd ended by itself")
+}

@@ -1,0 +1,96 @@
+package components
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	cliflag "k8s.io/component-base/cli/flag"
+	logsapi "k8s.io/component-base/logs/api/v1"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	manager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+)
+
+// Kubernetes holds the constructed components of Kubernetes, none of them running.
+type Kubernetes struct {
+	manager   *cobra.Command
+	scheduler *scheduleroptions.Options
+	apiserver *apiserveroptions.ServerRunOptions
+	kubelet   *cobra.Command
+}
+
+// New constructs the components. The order counts (Kubernetes 1.34): the controller
+// manager's flags override the default of a feature gate, which panics once
+// the gates are on another component's flag set.
+func New(ctx context.Context) *Kubernetes {
+	// Each component applies its logging options, the same ones, to the one logger of the process.
+	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
+	return &Kubernetes{
+		manager:   manager.NewControllerManagerCommand(),
+		scheduler: scheduleroptions.NewOptions(),
+		apiserver: apiserveroptions.NewServerRunOptions(),
+		kubelet:   kubelet.NewKubeletCommand(ctx),
+	}
+}
+
+func parse(name string, sets cliflag.NamedFlagSets, arguments []string) error {
+	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
+	for _, set := range sets.FlagSets {
+		flags.AddFlagSet(set)
+	}
+	if err := flags.Parse(arguments); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// APIServer runs the API server until ctx ends.
+func (k *Kubernetes) APIServer(ctx context.Context) error {
+	if err := parse("kube-apiserver", k.apiserver.Flags(), apiserverArguments()); err != nil {
+		return err
+	}
+	if err := k.apiserver.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+		return err
+	}
+	completed, err := k.apiserver.Complete(ctx)
+	if err != nil {
+		return err
+	}
+	if errs := completed.Validate(); len(errs) > 0 {
+		return utilerrors.NewAggregate(errs)
+	}
+	return apiserver.Run(ctx, completed)
+}
+
+// Scheduler runs the scheduler until ctx ends.
+func (k *Kubernetes) Scheduler(ctx context.Context) error {
+	if err := parse("kube-scheduler", *k.scheduler.Flags, schedulerArguments()); err != nil {
+		return err
+	}
+	config, one, err := scheduler.Setup(ctx, k.scheduler)
+	if err != nil {
+		return err
+	}
+	return scheduler.Run(ctx, config, one)
+}
+
+// ControllerManager runs the controllers for as long as the process lives.
+func (k *Kubernetes) ControllerManager(ctx context.Context) error {
+	k.manager.SetArgs(managerArguments())
+	k.manager.SilenceErrors = true
+	return k.manager.ExecuteContext(ctx)
+}
+
+// Kubelet runs the kubelet for as long as the process lives. It installs the one handler of
+// SIGTERM that a process may have.
+func (k *Kubernetes) Kubelet(ctx context.Context) error {
+	k.kubelet.SetArgs(kubeletArguments())
+	k.kubelet.SilenceErrors = true
+	return k.kubelet.ExecuteContext(ctx)
+}

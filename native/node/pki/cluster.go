@@ -1,0 +1,144 @@
+package pki
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+)
+
+// Files of a cluster, in the folder that Cluster is given: NAME.crt and
+// NAME.key for each name below, service-accounts.key, and NAME.kubeconfig for
+// each client.
+const (
+	CA              = "ca"
+	FrontProxyCA    = "front-proxy-ca"
+	FrontProxy      = "front-proxy-client"
+	Server          = "apiserver"
+	ServerToKubelet = "apiserver-kubelet-client"
+	Kubelet         = "kubelet"
+	ServiceAccounts = "service-accounts"
+	Admin           = "admin"
+	Manager         = "controller-manager"
+	Scheduler       = "scheduler"
+	Services        = "services"
+	NodeClient      = "node"
+)
+
+// Names says what a cluster's certificates are for.
+type Names struct {
+	Node           string
+	NodeAddress    net.IP
+	ServiceAddress net.IP
+	Domain         string
+}
+
+// loopback is how clients in the node reach the API, and how the host does through a forwarded port.
+var loopback = net.IPv4(127, 0, 0, 1)
+
+func (n Names) servers() map[string]Subject {
+	return map[string]Subject{
+		Server: {
+			Name:      "kube-apiserver",
+			Addresses: []net.IP{loopback, n.NodeAddress, n.ServiceAddress},
+			DNSNames: []string{
+				"localhost", n.Node, "kubernetes", "kubernetes.default", "kubernetes.default.svc",
+				"kubernetes.default.svc." + n.Domain,
+			},
+		},
+		Kubelet: {
+			Name:      "system:node:" + n.Node,
+			Groups:    []string{"system:nodes"},
+			Addresses: []net.IP{loopback, n.NodeAddress},
+			DNSNames:  []string{n.Node},
+		},
+		ServerToKubelet: {Name: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}, Client: true},
+	}
+}
+
+// clients are the identities with a kubeconfig. Names and groups are those that
+// the API server's own RBAC rules bind (plugin/pkg/auth/authorizer/rbac/bootstrappolicy).
+func (n Names) clients() map[string]Subject {
+	return map[string]Subject{
+		Admin:      {Name: "admin", Groups: []string{"system:masters"}, Client: true},
+		Manager:    {Name: "system:kube-controller-manager", Client: true},
+		Scheduler:  {Name: "system:kube-scheduler", Client: true},
+		Services:   {Name: "system:kube-proxy", Client: true},
+		NodeClient: {Name: "system:node:" + n.Node, Groups: []string{"system:nodes"}, Client: true},
+	}
+}
+
+// Cluster makes everything and writes it into folder, which only root can read.
+// It returns the administrator's kubeconfig.
+func Cluster(folder, server string, names Names, now time.Time) ([]byte, error) {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return nil, err
+	}
+	ca, err := writtenAuthority(folder, CA, "sandkube", now)
+	if err != nil {
+		return nil, err
+	}
+	front, err := writtenAuthority(folder, FrontProxyCA, "sandkube-front-proxy", now)
+	if err != nil {
+		return nil, err
+	}
+	if err := issue(front, folder, FrontProxy, Subject{Name: FrontProxy, Client: true}, now); err != nil {
+		return nil, err
+	}
+	// Tokens are signed with this key; it has no certificate that matters.
+	if err := issue(ca, folder, ServiceAccounts, Subject{Name: ServiceAccounts}, now); err != nil {
+		return nil, err
+	}
+	for name, subject := range names.servers() {
+		if err := issue(ca, folder, name, subject, now); err != nil {
+			return nil, err
+		}
+	}
+	for name, subject := range names.clients() {
+		if err := writeKubeconfig(ca, folder, name, server, subject, now); err != nil {
+			return nil, err
+		}
+	}
+	return os.ReadFile(filepath.Join(folder, Admin+".kubeconfig"))
+}
+
+func writtenAuthority(folder, file, name string, now time.Time) (Pair, error) {
+	ca, err := Authority(name, now)
+	if err != nil {
+		return Pair{}, err
+	}
+	return ca, ca.Write(folder, file)
+}
+
+func issue(ca Pair, folder, file string, subject Subject, now time.Time) error {
+	pair, err := ca.Issue(subject, now)
+	if err != nil {
+		return err
+	}
+	return pair.Write(folder, file)
+}
+
+func writeKubeconfig(ca Pair, folder, name, server string, subject Subject, now time.Time) error {
+	pair, err := ca.Issue(subject, now)
+	if err != nil {
+		return err
+	}
+	const cluster = "sandkube"
+	config := clientcmdapi.NewConfig()
+	config.Clusters[cluster] = &clientcmdapi.Cluster{Server: server, CertificateAuthorityData: ca.CertificatePEM()}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{
+		ClientCertificateData: pair.CertificatePEM(),
+		ClientKeyData:         pair.KeyPEM(),
+	}
+	config.Contexts[cluster] = &clientcmdapi.Context{Cluster: cluster, AuthInfo: name}
+	config.CurrentContext = cluster
+	data, err := clientcmd.Write(*config)
+	if err != nil {
+		return fmt.Errorf("kubeconfig of %s: %w", name, err)
+	}
+	return os.WriteFile(filepath.Join(folder, name+".kubeconfig"), data, 0o600)
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"testing"
+)
+
+var (
+	testSubnet  = netip.MustParsePrefix("10.88.0.0/24")
+	testGateway = netip.MustParseAddr("10.88.0.1")
+)
+
+func allocate(t *testing.T, root, container string) string {
+	t.Helper()
+	l, err := openLeases(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address, err := l.Allocate(testSubnet, testGateway, lease{attachment: attachment{container, "eth0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return address.String()
+}
+
+func release(t *testing.T, root, container string) {
+	t.Helper()
+	l, err := openLeases(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if err := l.Release(attachment{container, "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLowestFreeAddress(t *testing.T) {
+	root := t.TempDir()
+	steps := []struct{ release, allocate, want string }{
+		{"", "a", "10.88.0.2"},
+		{"", "b", "10.88.0.3"},
+		{"", "c", "10.88.0.4"},
+		{"", "b", "10.88.0.3"}, // again: the same address
+		{"a", "d", "10.88.0.2"},
+		{"a", "e", "10.88.0.5"}, // released twice: no effect
+		{"b", "f", "10.88.0.3"},
+	}
+	for _, s := range steps {
+		if s.release != "" {
+			release(t, root, s.release)
+		}
+		if got := allocate(t, root, s.allocate); got != s.want {
+			t.Errorf("%s got %s, want %s", s.allocate, got, s.want)
+		}
+	}
+}
+
+// TestCrashLeftovers: a hidden file is a write that never finished.
+func TestCrashLeftovers(t *testing.T) {
+	root := t.TempDir()
+	allocate(t, root, "a")
+	if err := os.WriteFile(filepath.Join(root, "leases", ".10.88.0.3"), []byte(`{"conta`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := allocate(t, root, "b"); got != "10.88.0.3" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestFullSubnet(t *testing.T) {
+	root := t.TempDir()
+	l, err := openLeases(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var last netip.Addr
+	for i := range 253 {
+		last, err = l.Allocate(testSubnet, testGateway, lease{attachment: attachment{strconv.Itoa(i), "eth0"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if last.String() != "10.88.0.254" {
+		t.Errorf("last address %s", last)
+	}
+	_, err = l.Allocate(testSubnet, testGateway, lease{attachment: attachment{"more", "eth0"}})
+	if err == nil || err.Error() != "no free address in 10.88.0.0/24: 253 are leased" {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestHostPortFile(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "hostports")
+	id := attachment{"c1", "eth0"}
+	address := netip.MustParseAddr("10.88.0.2")
+	if err := writeHostPorts(folder, id, address, []portMapping{{ContainerPort: 80}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(folder); !os.IsNotExist(err) {
+		t.Errorf("a pod without host ports wrote something: %v", err)
+	}
+	mapping := portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "TCP"}
+	if err := writeHostPorts(folder, id, address, []portMapping{mapping}); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(filepath.Join(folder, "c1-eth0.json"))
+	want := `{"containerID":"c1","ifName":"eth0","address":"10.88.0.2","mappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}` + "\n"
+	if err != nil || string(data) != want {
+		t.Errorf("got %s, %v, want %s", data, err, want)
+	}
+	for range 2 {
+		if err := removeHostPorts(folder, id); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	cases := []struct{ conf, want string }{
+		{`{"subnet":"10.88.0.0/24","gateway":"10.88.0.1"}`, ""},
+		{`{"gateway":"10.88.0.1"}`, `subnet: "invalid Prefix" is not an IPv4 network`},
+		{`{"subnet":"10.88.0.9/24","gateway":"10.88.0.1"}`, `subnet: "10.88.0.9/24" is not an IPv4 network`},
+		{`{"subnet":"10.88.0.0/24","gateway":"10.89.0.1"}`, `gateway: "10.89.0.1" is not in 10.88.0.0/24`},
+	}
+	for _, c := range cases {
+		_, err := parseConfig([]byte(c.conf))
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: %q, want %q", c.conf, got, c.want)
+		}
+	}
+}
