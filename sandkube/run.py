@@ -144,3 +144,8 @@ def run(
     if check and finished.status != 0:
         raise CommandFailed(finished)
     return finished
+
+
+def dying_with_parent(argv: Sequence[str | Path]) -> list[str]:
+    """A command line whose process is killed when the thread that starts it ends."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *(str(word) for word in argv)]

@@ -40,6 +40,16 @@ def prepare_process() -> None:
     signal.signal(signal.SIGTERM, _on_signal)
 
 
+def _on_term(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def release_signals() -> None:
+    """Signals of a command that has built and goes on: both ask it to clean up and leave."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _on_term)
+
+
 @functools.cache
 def realiser() -> Realiser:
     """The one Realiser of this process. Raises UserError for wrong recipes or a lock that does not match them."""

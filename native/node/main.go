@@ -122,15 +122,19 @@ func (n *node) start() {
 		n.fail("apiserver", err)
 	}
 	n.stages.Reached("apiserver")
+	go n.follow(admin)
+	<-containerd
+	n.component("kubelet", func() error { return kubernetes.Kubelet(n.ctx) })
+	if err := components.EarlyRoles(n.ctx, admin); err != nil {
+		n.fail("apiserver", err)
+	}
+	n.stages.Reached("roles")
 	n.component("scheduler", func() error { return kubernetes.Scheduler(n.ctx) })
 	n.component("controller-manager", func() error { return kubernetes.ControllerManager(n.ctx) })
 	n.component("services", func() error {
 		address := netip.MustParseAddr(boot.NodeAddress)
 		return services.Run(n.ctx, n.client(pki.Services), address, n.reached("services", nil))
 	})
-	go n.follow(admin)
-	<-containerd
-	n.component("kubelet", func() error { return kubernetes.Kubelet(n.ctx) })
 }
 
 // follow reports what the API tells of: the manifests' objects and the node.
@@ -144,6 +148,12 @@ func (n *node) follow(admin *rest.Config) {
 			n.fail("manifests", err)
 		}
 		n.stages.Reached("manifests")
+	})
+	go n.sink.Run("controller-manager", func() {
+		if err := components.AccountsExist(n.ctx, admin); err != nil {
+			n.fail("controller-manager", err)
+		}
+		n.stages.Reached("accounts")
 	})
 	if err := components.NodeReady(n.ctx, admin); err != nil {
 		n.fail("kubelet", err)

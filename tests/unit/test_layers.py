@@ -27,7 +27,7 @@ LAYERS = (
 )
 OWNERS = {
     "doit": {"tasks", "relock", "commands", "report", "dodo"},
-    "subprocess": {"run", "cluster"},
+    "subprocess": {"run", "cluster", "commands"},
     "tarfile": {"archive"},
     "zipfile": {"archive"},
     "gzip": {"archive"},

@@ -1,0 +1,12 @@
+"""Running clusters: one sandbox each, watched over by one supervisor process.
+
+On disk, below `outputs/clusters/NAME/` (mode 0700):
+
+    state.json    what the supervisor is and how far it is; replaced by rename, written by the supervisor alone
+    kubeconfig    the administrator's, with the forwarded port; there from the stage `apiserver` on
+    logs/X.log    the log of component X; X.log.1 is its older half
+    runsc/        runsc's own state
+    supervisor.log
+
+`outputs/clusters/.NAME.lock` is held (flock) by whoever starts or stops the cluster.
+"""

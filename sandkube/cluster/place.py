@@ -1,0 +1,131 @@
+"""Where a cluster is kept, and whether it still runs."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from sandkube.errors import UserError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of a cluster's supervisor.
+
+    `phase` is starting, running, failed or stopped; `born` is the supervisor's start time in clock ticks after boot
+    (field 22 of proc(5)'s stat), which together with the boot's id tells it from a later process with its number.
+    """
+
+    phase: str
+    pid: int
+    born: int
+    boot: str
+    container: str
+    created: float
+    root: str
+    port: int = 0
+    reason: str = ""
+
+    def alive(self) -> bool:
+        """Whether the supervisor runs."""
+        return self.boot == boot_id() and birth(self.pid) == self.born
+
+    def moved(self, **changes: str | int) -> State:
+        """The state after a change."""
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return _BOOT_ID.read_text().strip()
+
+
+def birth(pid: int) -> int:
+    """Start time of a process in clock ticks after boot; -1 if there is none, or if it ended and is not waited for."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return -1
+    fields = text.rpartition(")")[2].split()
+    return -1 if fields[0] in "ZX" else int(fields[19])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The folder of one cluster."""
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The cluster's name."""
+        return self.folder.name
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.folder / "kubeconfig"
+
+    @property
+    def logs(self) -> Path:
+        """The folder of the components' logs."""
+        return self.folder / "logs"
+
+    def read(self) -> State | None:
+        """The recorded state; None when there is none, or it is damaged."""
+        try:
+            return State(**json.loads((self.folder / "state.json").read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, state: State) -> None:
+        """Record a state."""
+        temporary = self.folder / ".state.json"
+        temporary.write_text(json.dumps(asdict(state)))
+        temporary.replace(self.folder / "state.json")
+
+    def running(self) -> State | None:
+        """The state of a cluster that can be used now."""
+        state = self.read()
+        return state if state and state.phase == "running" and state.alive() else None
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep others from starting or stopping the cluster."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def place(outputs: Path, name: str) -> Place:
+    """The place of a named cluster. Raises UserError for a bad name."""
+    if not _NAME.fullmatch(name):
+        raise UserError(
+            f"{name!r} is not a cluster's name", hint="use up to 32 of a-z, 0-9 and inner hyphens, such as dev-1"
+        )
+    return Place(outputs / "clusters" / name)
+
+
+def all_places(outputs: Path) -> list[Place]:
+    """Every cluster that has a folder, by name."""
+    folder = outputs / "clusters"
+    if not folder.is_dir():
+        return []
+    return [Place(path) for path in sorted(folder.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
+
+
+def needs_running(one: Place) -> State:
+    """The state of a running cluster. Raises UserError with what to do."""
+    state = one.running()
+    if state is None:
+        raise UserError(f"cluster {one.name} is not running", hint=f"./do run-cluster --name {one.name}")
+    return state

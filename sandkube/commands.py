@@ -1,0 +1,267 @@
+"""The commands around a running cluster."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from doit.cmd_base import Command
+from doit.cmdparse import CmdOption
+
+from sandkube import log
+from sandkube.cluster import start, status, stop
+from sandkube.cluster.place import Place, all_places, needs_running, place
+from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.sandbox import Sandbox
+from sandkube.cluster.start import Programs
+from sandkube.errors import UserError
+from sandkube.run import base_environment
+from sandkube.tasks import ROOT, BuildCommand, realiser, release_signals
+
+OUTPUTS = ROOT / "outputs"
+NEEDED = ("bundle", "gvisor", "kubectl")
+
+
+def _option(name: str, default: Any, text: str, short: str = "") -> dict[str, Any]:
+    return {"name": name, "long": name, "short": short, "type": type(default), "default": default, "help": text}
+
+
+NAME = _option("name", "default", "the cluster's name")
+PORT = _option("port", 0, "port of this machine's loopback for the API; a free one if left out")
+ALL = _option("all", False, "every cluster of this checkout")
+FOLLOW = _option("follow", False, "go on with new lines as they come", "f")
+LINES = _option("lines", 0, "only the last lines", "n")
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """Run a command's work; what the user can mend is a sentence and exit status 1."""
+    try:
+        return work()
+    except UserError as error:
+        sys.stdout.flush()
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _programs() -> Programs:
+    one = realiser()
+    return Programs(
+        runsc=one.output("gvisor") / "bin/runsc",
+        bundle=one.output("bundle"),
+        kubectl=one.output("kubectl") / "bin/kubectl",
+    )
+
+
+def _boot(one: Place, programs: Programs, port: int, began: float) -> None:
+    log.say(f"booting cluster {one.name}")
+    for event in start.start(one, programs, port):
+        if event["type"] == "stage":
+            log.say(f"  {time.monotonic() - began:5.2f}s  {event['stage']:<20}{event['seconds']:.2f}s in the sandbox")
+
+
+def run_cluster(name: str, port: int, programs: Programs, began: float) -> int:
+    """Boot a cluster unless it runs, have the acceptance pod Running, print how to use it."""
+    one = place(OUTPUTS, name)
+    start.kubectl_link(OUTPUTS, programs.kubectl)
+    kubectl = Kubectl(programs.kubectl, one)
+    with one.lock():
+        fresh = one.running() is None
+        if fresh:
+            _boot(one, programs, port, began)
+        else:
+            log.say(f"cluster {name} is running already")
+        table = apply(kubectl, fresh=fresh)
+    log.say(f"  {time.monotonic() - began:5.2f}s  pod Running\n\n{table}\n")
+    flag = "" if name == "default" else f" --name {name}"
+    log.say(
+        f"export KUBECONFIG={_shown(one.kubeconfig)}\n"
+        f"{_shown(OUTPUTS / 'bin/kubectl')} get pods --all-namespaces\n"
+        f"./do status   ./do logs{flag}   ./do shell-cluster{flag}   ./do stop-cluster{flag}"
+    )
+    return 0
+
+
+class RunCluster(BuildCommand):
+    """./do run-cluster"""
+
+    name = "run-cluster"
+    doc_purpose = "build what is missing, boot a cluster, wait for a Running pod"
+    doc_usage = "[--name NAME] [--port PORT]"
+    doc_description = "The cluster goes on in the background; stop it with stop-cluster."
+
+    def get_options(self) -> list[Any]:
+        """doit's own options and ours."""
+        return [*super().get_options(), CmdOption(NAME), CmdOption(PORT)]
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Build, boot, show."""
+        began = time.monotonic()
+        name, port = params["name"], params["port"]
+
+        def work() -> int:
+            if args:
+                raise UserError(f"run-cluster takes no argument, got {args[0]!r}", hint="a name goes with --name")
+            place(OUTPUTS, name)
+            if failed := self.build(params, NEEDED):
+                return failed
+            release_signals()
+            return run_cluster(name, port, _programs(), began)
+
+        return guarded(work)
+
+
+class Status(Command):  # type: ignore[misc]
+    """./do status"""
+
+    name = "status"
+    doc_purpose = "list the clusters of this checkout"
+    doc_usage = ""
+    doc_description = "MEMORY is what a cluster takes of this machine: its processes and its memory files."
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Print the table."""
+        found = status.rows(OUTPUTS)
+        if not found:
+            log.say("no cluster; ./do run-cluster starts one")
+            return 0
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("NAME", "STATE", "AGE", "API", "MEMORY", "FOLDER", box=None, pad_edge=False)
+        for row in found:
+            age = f"{time.time() - row.created:.0f}s" if row.created else ""
+            memory = f"{row.memory / 1e6:.0f} MB" if row.memory else ""
+            table.add_row(row.name, row.state, age, row.address, memory, _shown(row.folder))
+        console = Console(width=max(120, Console().width))
+        console.print(table)
+        for row in found:
+            if row.reason:
+                log.say(f"{row.name}: {row.reason}")
+        return 0
+
+
+class StopCluster(Command):  # type: ignore[misc]
+    """./do stop-cluster"""
+
+    name = "stop-cluster"
+    doc_purpose = "stop a cluster and remove all of it"
+    doc_usage = "[--name NAME | --all]"
+    doc_description = ""
+    cmd_options = (NAME, ALL)
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Stop one or all."""
+
+        def work() -> int:
+            if args:
+                raise UserError(f"stop-cluster takes no argument, got {args[0]!r}", hint="a name goes with --name")
+            chosen = all_places(OUTPUTS) if params["all"] else [place(OUTPUTS, params["name"])]
+            for one in chosen:
+                with one.lock():
+                    stop.stop(one)
+                log.say(f"cluster {one.name} is stopped and gone")
+            return 0
+
+        return guarded(work)
+
+
+class Logs(Command):  # type: ignore[misc]
+    """./do logs"""
+
+    name = "logs"
+    doc_purpose = "show the log of a cluster's component"
+    doc_usage = "[COMPONENT] [--name NAME] [--follow] [--lines N]"
+    doc_description = "Without COMPONENT the components are listed."
+    cmd_options = (NAME, FOLLOW, LINES)
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """List components, or print one's log."""
+        return guarded(lambda: self._show(place(OUTPUTS, params["name"]), args, params))
+
+    def _show(self, one: Place, args: list[str], params: Any) -> int:
+        if not one.folder.exists():
+            raise UserError(f"there is no cluster {one.name}", hint="./do status lists them")
+        known = sorted(path.stem for path in one.logs.glob("*.log"))
+        if not args:
+            log.say("\n".join(known) or "no component has said anything yet")
+            return 0
+        if len(args) > 1:
+            raise UserError("logs shows one component at a time")
+        if args[0] not in known:
+            raise UserError(f"cluster {one.name} has no component {args[0]!r}", hint=f"there are: {', '.join(known)}")
+        path = one.logs / f"{args[0]}.log"
+        earlier = path.with_name(f"{path.name}.1")
+        lines = (earlier.read_bytes() if earlier.exists() else b"").splitlines(keepends=True)
+        with path.open("rb") as file:
+            lines += file.readlines()
+            sys.stdout.buffer.writelines(lines[-params["lines"] :] if params["lines"] > 0 else lines)
+            sys.stdout.flush()
+            if params["follow"]:
+                self._follow(one, file)
+        return 0
+
+    def _follow(self, one: Place, file: Any) -> None:
+        while (state := one.read()) and state.alive():
+            if data := file.read():
+                sys.stdout.buffer.write(data)
+                sys.stdout.flush()
+            else:
+                time.sleep(0.2)
+
+
+class ShellCluster(Command):  # type: ignore[misc]
+    """./do shell-cluster"""
+
+    name = "shell-cluster"
+    doc_purpose = "open a shell in a cluster's node, or run a command there"
+    doc_usage = "[--name NAME] [COMMAND ...]"
+    doc_description = "The exit status is the command's."
+    cmd_options = (NAME,)
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run a shell, or the command."""
+
+        def work() -> int:
+            state = needs_running(place(OUTPUTS, params["name"]))
+            runsc = (OUTPUTS / "result/gvisor/bin/runsc").resolve()
+            sandbox = Sandbox(runsc, Path(state.root), state.container, os.geteuid() != 0)
+            env = base_environment(Path("/root")) | {"TERM": os.environ.get("TERM", "dumb")}
+            return subprocess.call(sandbox.execute(args or ["/bin/sh"]), env=env)
+
+        return guarded(work)
+
+
+class KubectlCommand(Command):  # type: ignore[misc]
+    """./do kubectl"""
+
+    name = "kubectl"
+    doc_purpose = "run the built kubectl against a cluster"
+    doc_usage = "[--name NAME] -- ARGUMENT ..."
+    doc_description = "The exit status is kubectl's."
+    cmd_options = (NAME,)
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Run kubectl on this terminal."""
+
+        def work() -> int:
+            one = place(OUTPUTS, params["name"])
+            needs_running(one)
+            kubectl = Kubectl((OUTPUTS / "result/kubectl/bin/kubectl").resolve(), one)
+            return subprocess.call(kubectl.argv(*args))
+
+        return guarded(work)
