@@ -103,7 +103,10 @@ func (n *node) start() {
 		<-n.ctx.Done()
 		return n.ctx.Err()
 	})
-	kubernetes := components.New(n.ctx)
+	kubernetes, err := components.New(n.ctx, n.sink.Current("node"))
+	if err != nil {
+		n.fail("node", err)
+	}
 	credentials, err := pki.Cluster(components.PKI, components.Server, pki.Names{
 		Node:           components.NodeName,
 		NodeAddress:    net.ParseIP(boot.NodeAddress),
@@ -149,9 +152,9 @@ func (n *node) follow(admin *rest.Config) {
 		}
 		n.stages.Reached("manifests")
 	})
-	go n.sink.Run("controller-manager", func() {
-		if err := components.AccountsExist(n.ctx, admin); err != nil {
-			n.fail("controller-manager", err)
+	go n.sink.Run("apiserver", func() {
+		if err := components.EarlyAccounts(n.ctx, admin); err != nil {
+			n.fail("apiserver", err)
 		}
 		n.stages.Reached("accounts")
 	})

@@ -3,12 +3,12 @@ package components
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	cliflag "k8s.io/component-base/cli/flag"
-	logsapi "k8s.io/component-base/logs/api/v1"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	manager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
@@ -27,16 +27,15 @@ type Kubernetes struct {
 
 // New constructs the components. The order counts (Kubernetes 1.34): the controller
 // manager's flags override the default of a feature gate, which panics once
-// the gates are on another component's flag set.
-func New(ctx context.Context) *Kubernetes {
-	// Each component applies its logging options, the same ones, to the one logger of the process.
-	logsapi.ReapplyHandling = logsapi.ReapplyHandlingIgnoreUnchanged
-	return &Kubernetes{
+// the gates are on another component's flag set. Their logs go to output.
+func New(ctx context.Context, output io.Writer) (*Kubernetes, error) {
+	made := &Kubernetes{
 		manager:   manager.NewControllerManagerCommand(),
 		scheduler: scheduleroptions.NewOptions(),
 		apiserver: apiserveroptions.NewServerRunOptions(),
 		kubelet:   kubelet.NewKubeletCommand(ctx),
 	}
+	return made, sendLogs(output)
 }
 
 func parse(name string, sets cliflag.NamedFlagSets, arguments []string) error {

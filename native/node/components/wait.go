@@ -8,7 +8,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -43,31 +42,6 @@ func NodeReady(ctx context.Context, config *rest.Config) error {
 	_, err = watchtools.UntilWithSync(ctx, nodes, &v1.Node{}, nil, isReady)
 	if err != nil {
 		return fmt.Errorf("waiting for node %s: %w", NodeName, err)
-	}
-	return nil
-}
-
-// AccountsExist returns when pods can be made in the default namespace: the controller manager
-// has made its service account and the trust bundle that is mounted into each pod.
-func AccountsExist(ctx context.Context, config *rest.Config) error {
-	client, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		return err
-	}
-	for name, kind := range map[string]runtime.Object{"serviceaccounts": &v1.ServiceAccount{}, "configmaps": &v1.ConfigMap{}} {
-		things := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), name, v1.NamespaceDefault, fields.Everything())
-		_, err := watchtools.UntilWithSync(ctx, things, kind, nil, func(event watch.Event) (bool, error) {
-			switch thing := event.Object.(type) {
-			case *v1.ServiceAccount:
-				return thing.Name == "default", nil
-			case *v1.ConfigMap:
-				return thing.Name == "kube-root-ca.crt", nil
-			}
-			return false, nil
-		})
-		if err != nil {
-			return fmt.Errorf("waiting for %s of namespace default: %w", name, err)
-		}
 	}
 	return nil
 }
