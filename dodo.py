@@ -24,15 +24,23 @@ def task_step() -> Iterator[dict[str, Any]]:
         raise InvalidDodoFile(str(error)) from error
 
 
+def _pytest(*words: str) -> str:
+    return " ".join([sys.executable, "-m", "pytest", *words])
+
+
 def task_test() -> dict[str, Any]:
     """run every test, the ones CI runs"""
-    return {"actions": [f"{sys.executable} -m pytest tests"]}
+    return {
+        "actions": [_pytest("tests/unit"), _pytest("--capture=no", "--verbose", "tests/integration", "tests/cluster")]
+    }
 
 
 def task_test_fast() -> Iterator[dict[str, Any]]:
     """run the tests that neither build nor boot"""
-    yield {
-        "basename": "test-fast",
-        "actions": [f"{sys.executable} -m pytest tests/unit"],
-        "doc": "run the tests that neither build nor boot",
-    }
+    doc = "run the tests that neither build nor boot"
+    yield {"basename": "test-fast", "actions": [_pytest("tests/unit")], "doc": doc}
+
+
+def task_bench() -> dict[str, Any]:
+    """print measured times and sizes; needs a finished build"""
+    return {"actions": [f"{sys.executable} -m bench"]}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import getopt
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,13 @@ from doit.cmd_base import Command
 from doit.cmdparse import CmdOption
 
 from sandkube import log
-from sandkube.cluster import start, status, stop
+from sandkube.cluster import logs, start, status, stop
 from sandkube.cluster.place import Place, all_places, needs_running, place
 from sandkube.cluster.pod import Kubectl, apply
 from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.start import Programs
 from sandkube.errors import UserError
-from sandkube.run import base_environment
+from sandkube.run import base_environment, become, run_attached
 from sandkube.tasks import ROOT, BuildCommand, realiser, release_signals
 
 OUTPUTS = ROOT / "outputs"
@@ -31,6 +33,8 @@ def _option(name: str, default: Any, text: str, short: str = "") -> dict[str, An
     return {"name": name, "long": name, "short": short, "type": type(default), "default": default, "help": text}
 
 
+_MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENOMEM}
+"""What the machine may refuse through no fault of ours: a sentence, no traceback."""
 NAME = _option("name", "default", "the cluster's name")
 PORT = _option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 ALL = _option("all", False, "every cluster of this checkout")
@@ -45,6 +49,11 @@ def guarded(work: Callable[[], int]) -> int:
     except UserError as error:
         sys.stdout.flush()
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except OSError as error:
+        if error.errno not in _MACHINE:
+            raise
+        sys.stderr.write(f"error: {error.filename or 'this machine'}: {error.strerror}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -142,13 +151,13 @@ class Status(Command):  # type: ignore[misc]
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("NAME", "STATE", "AGE", "API", "MEMORY", "FOLDER", box=None, pad_edge=False)
+        table = Table("NAME", "STATE", "AGE", "NODE", "API", "MEMORY", "FOLDER", box=None, pad_edge=False)
         for row in found:
             age = f"{time.time() - row.created:.0f}s" if row.created else ""
             memory = f"{row.memory / 1e6:.0f} MB" if row.memory else ""
-            table.add_row(row.name, row.state, age, row.address, memory, _shown(row.folder))
-        console = Console(width=max(120, Console().width))
-        console.print(table)
+            table.add_row(row.name, row.state, age, row.node, row.address, memory, _shown(row.folder))
+        # Never narrower than the table, which would cut cells: a terminal wraps, a pipe gets whole lines.
+        Console(width=Console(width=1 << 16).measure(table).maximum, highlight=False).print(table)
         for row in found:
             if row.reason:
                 log.say(f"{row.name}: {row.reason}")
@@ -171,9 +180,10 @@ class StopCluster(Command):  # type: ignore[misc]
             if args:
                 raise UserError(f"stop-cluster takes no argument, got {args[0]!r}", hint="a name goes with --name")
             chosen = all_places(OUTPUTS) if params["all"] else [place(OUTPUTS, params["name"])]
+            if not chosen:
+                log.say("no cluster to stop")
             for one in chosen:
-                with one.lock():
-                    stop.stop(one)
+                stop.stop(one)
                 log.say(f"cluster {one.name} is stopped and gone")
             return 0
 
@@ -189,6 +199,15 @@ class Logs(Command):  # type: ignore[misc]
     doc_description = "Without COMPONENT the components are listed."
     cmd_options = (NAME, FOLLOW, LINES)
 
+    def parse_execute(self, in_args: list[str]) -> int:
+        """As doit's own, with options also after the component: doit's parser stops at the first other word."""
+        parser = self.cmdparser
+        with contextlib.suppress(getopt.GetoptError):
+            options, words = getopt.gnu_getopt(in_args, parser.get_short(), parser.get_long())
+            in_args = [word for option in options for word in option if word] + ["--", *words]
+        status: int = super().parse_execute(in_args)
+        return status
+
     def execute(self, params: Any, args: list[str]) -> int:
         """List components, or print one's log."""
         return guarded(lambda: self._show(place(OUTPUTS, params["name"]), args, params))
@@ -196,7 +215,8 @@ class Logs(Command):  # type: ignore[misc]
     def _show(self, one: Place, args: list[str], params: Any) -> int:
         if not one.folder.exists():
             raise UserError(f"there is no cluster {one.name}", hint="./do status lists them")
-        known = sorted(path.stem for path in one.logs.glob("*.log"))
+        one.check_owner()
+        known = logs.components(one.logs)
         if not args:
             log.say("\n".join(known) or "no component has said anything yet")
             return 0
@@ -204,24 +224,18 @@ class Logs(Command):  # type: ignore[misc]
             raise UserError("logs shows one component at a time")
         if args[0] not in known:
             raise UserError(f"cluster {one.name} has no component {args[0]!r}", hint=f"there are: {', '.join(known)}")
-        path = one.logs / f"{args[0]}.log"
-        earlier = path.with_name(f"{path.name}.1")
-        lines = (earlier.read_bytes() if earlier.exists() else b"").splitlines(keepends=True)
-        with path.open("rb") as file:
-            lines += file.readlines()
-            sys.stdout.buffer.writelines(lines[-params["lines"] :] if params["lines"] > 0 else lines)
-            sys.stdout.flush()
-            if params["follow"]:
-                self._follow(one, file)
+        for block in self._blocks(one, args[0], params["lines"], follow=params["follow"]):
+            sys.stdout.buffer.write(block)
+            sys.stdout.buffer.flush()
         return 0
 
-    def _follow(self, one: Place, file: Any) -> None:
-        while (state := one.read()) and state.alive():
-            if data := file.read():
-                sys.stdout.buffer.write(data)
-                sys.stdout.flush()
-            else:
-                time.sleep(0.2)
+    def _blocks(self, one: Place, component: str, lines: int, *, follow: bool) -> Iterator[bytes]:
+        state = one.read()
+        if not follow or state is None or not state.alive():
+            yield from logs.tail(one.logs, component, lines)
+            return
+        with open(os.pidfd_open(state.pid)) as supervisor:  # noqa: PTH123
+            yield from logs.follow(one.logs, component, lines, supervisor.fileno())
 
 
 class ShellCluster(Command):  # type: ignore[misc]
@@ -237,11 +251,12 @@ class ShellCluster(Command):  # type: ignore[misc]
         """Run a shell, or the command."""
 
         def work() -> int:
-            state = needs_running(place(OUTPUTS, params["name"]))
+            one = place(OUTPUTS, params["name"])
+            state = needs_running(one)
             runsc = (OUTPUTS / "result/gvisor/bin/runsc").resolve()
-            sandbox = Sandbox(runsc, Path(state.root), state.container, os.geteuid() != 0)
+            sandbox = Sandbox(runsc, one.runsc, state.container)
             env = base_environment(Path("/root")) | {"TERM": os.environ.get("TERM", "dumb")}
-            return subprocess.call(sandbox.execute(args or ["/bin/sh"]), env=env)
+            return run_attached(sandbox.execute(args or ["/bin/sh"]), env)
 
         return guarded(work)
 
@@ -262,6 +277,6 @@ class KubectlCommand(Command):  # type: ignore[misc]
             one = place(OUTPUTS, params["name"])
             needs_running(one)
             kubectl = Kubectl((OUTPUTS / "result/kubectl/bin/kubectl").resolve(), one)
-            return subprocess.call(kubectl.argv(*args))
+            become(kubectl.argv(*args), os.environ)
 
         return guarded(work)

@@ -13,6 +13,7 @@ from pathlib import Path
 from sandkube import builders, derivation, fetch, log, plan
 from sandkube.buildbox import Box
 from sandkube.derivation import Derivation
+from sandkube.digest import Json
 from sandkube.errors import StepFailed
 from sandkube.fetch import go as fetch_go
 from sandkube.patching import apply_patches
@@ -100,13 +101,17 @@ class Realiser:
             if "record" in str(damage):
                 self.store.forget(key)
             return False
-        if record is not None:
-            self.reasons[name] = "its output is gone from the store"
-        elif (previous := self.store.previous(name)) is not None:
-            self.reasons[name] = "; ".join(derivation.difference(previous.preimage, preimage)) or "its record is gone"
-        else:
-            self.reasons[name] = "never built here"
+        self.reasons.setdefault(name, self._reason(name, preimage, recorded=record is not None))
         return False
+
+    def _reason(self, name: str, preimage: Mapping[str, Json], *, recorded: bool) -> str:
+        """Why a step that is not up to date must run; what was seen first counts."""
+        if recorded:
+            return "its output is gone from the store"
+        previous = self.store.previous(name)
+        if previous is None:
+            return "never built here"
+        return "; ".join(derivation.difference(previous.preimage, preimage)) or "its record is gone"
 
     def realise(self, name: str) -> Record:
         """Make the step's output exist. Raises StepFailed with all that is needed to go on by hand."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from sandkube.errors import UserError
 
@@ -146,6 +147,54 @@ def run(
     return finished
 
 
-def dying_with_parent(argv: Sequence[str | Path]) -> list[str]:
-    """A command line whose process is killed when the thread that starts it ends."""
-    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *(str(word) for word in argv)]
+def _copy(source: int, target: int, close: int | None = None) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        while block := os.read(source, 1 << 16):
+            while block:
+                block = block[os.write(target, block) :]
+    if close is not None:
+        os.close(close)
+
+
+def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
+    """Run a program on this process's terminal, pipes or files; its exit status.
+
+    A file is handed over as a pipe: gVisor reads and writes files of the host from their start, wherever we are in it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    through = [stat.S_ISREG(os.fstat(number).st_mode) for number in (0, 1, 2)]
+    streams = [subprocess.PIPE if each else None for each in through]
+    try:
+        process = subprocess.Popen(
+            [str(word) for word in argv], env=dict(env), stdin=streams[0], stdout=streams[1], stderr=streams[2]
+        )
+    except OSError as error:
+        raise UserError(f"{argv[0]}: {error.strerror}", hint="./do build makes it") from None
+    copies = []
+    if process.stdin is not None:
+        write_end = os.dup(process.stdin.fileno())
+        process.stdin.close()
+        threading.Thread(target=_copy, args=(0, write_end, write_end), daemon=True).start()
+    for number, stream in ((1, process.stdout), (2, process.stderr)):
+        if stream is not None:
+            copies.append(threading.Thread(target=_copy, args=(stream.fileno(), number)))
+            copies[-1].start()
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):  # the program has had it too, and decides
+            status = process.wait()
+            break
+    for each in copies:
+        each.join()
+    return 128 - status if status < 0 else status
+
+
+def become(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
+    """Go on as another program: its terminal, signals and exit status are those of this process."""
+    words = [str(word) for word in argv]
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execve(words[0], words, dict(env))
+    except OSError as error:
+        raise UserError(f"{words[0]}: {error.strerror}", hint="./do build makes it") from None

@@ -44,6 +44,17 @@ class Record:
     preimage: Mapping[str, Json]
 
 
+def _remove_unlocked(folder: Path) -> None:
+    """Remove a staging folder unless a living process holds its lock."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(folder)
+    finally:
+        os.close(descriptor)
+
+
 class Damaged(UserError):
     """A record or an output that is not what was stored."""
 
@@ -202,9 +213,10 @@ class Store:
     @contextlib.contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder for one step's work and output, removed afterwards; locked, so that leftovers can be told."""
-        folder = Path(tempfile.mkdtemp(dir=self.root / "staging"))
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with self._staging_lock(fcntl.LOCK_SH):  # a sweep must not see the folder before its lock
+            folder = Path(tempfile.mkdtemp(dir=self.root / "staging"))
+            descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         try:
             yield folder
         finally:
@@ -212,19 +224,20 @@ class Store:
             os.close(descriptor)
 
     def sweep(self) -> None:
-        """Remove the staging folders and half-written files of processes that died."""
-        for folder in (self.root / "staging").iterdir():
-            try:
-                descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except (FileNotFoundError, PermissionError, NotADirectoryError):
-                continue
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(folder)
-            except BlockingIOError:
-                pass
-            finally:
-                os.close(descriptor)
+        """Remove the staging folders of processes that died."""
+        with self._staging_lock(fcntl.LOCK_EX):
+            for folder in (self.root / "staging").iterdir():
+                with contextlib.suppress(FileNotFoundError, PermissionError, NotADirectoryError):
+                    _remove_unlocked(folder)
+
+    @contextlib.contextmanager
+    def _staging_lock(self, how: int) -> Iterator[None]:
+        descriptor = os.open(self.root / "staging", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, how)
+            yield
+        finally:
+            os.close(descriptor)
 
     def commit(self, name: str, key: str, preimage: Mapping[str, Json], made: Path) -> Record:
         """Take a finished tree into the store: normalise, hash, sync, rename, then record. Losing a race is success."""

@@ -9,6 +9,7 @@ import functools
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,15 @@ class BuildCommand(Run):  # type: ignore[misc]
     def build(self, params: Any, names: tuple[str, ...]) -> int:
         """Realise the named recipes; the exit status."""
         prepare_process()
-        realiser().store.sweep()
+        store = realiser().store
+        store.sweep()
         params["reporter"] = "steps"
         params["num_process"] = JOBS
         params["par_type"] = "thread"
-        status: int = Run.execute(self, params, [f"step:{name}" for name in names])
+        with store.staging() as scratch:  # temporary files of a killed run go with its staging folder
+            tempfile.tempdir = str(scratch)
+            status: int = Run.execute(self, params, [f"step:{name}" for name in names])
+            tempfile.tempdir = None
         if stopping():
             log.say("interrupted; finished steps are kept, run the same command again to go on")
             return 130

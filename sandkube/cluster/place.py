@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from sandkube.errors import UserError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+STATE = "state.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -30,7 +32,6 @@ class State:
     boot: str
     container: str
     created: float
-    root: str
     port: int = 0
     reason: str = ""
 
@@ -74,6 +75,18 @@ class Place:
         """The administrator's kubeconfig."""
         return self.folder / "kubeconfig"
 
+    def check_owner(self) -> None:
+        """Raise UserError unless this user may do anything with the cluster."""
+        if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+            raise UserError(
+                f"cluster {self.name} belongs to another user", hint="do this as that user, or take another --name"
+            )
+
+    @property
+    def runsc(self) -> Path:
+        """The folder of runsc's own state."""
+        return self.folder / "runsc"
+
     @property
     def logs(self) -> Path:
         """The folder of the components' logs."""
@@ -82,15 +95,23 @@ class Place:
     def read(self) -> State | None:
         """The recorded state; None when there is none, or it is damaged."""
         try:
-            return State(**json.loads((self.folder / "state.json").read_text()))
+            return State(**json.loads((self.folder / STATE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
     def write(self, state: State) -> None:
         """Record a state."""
-        temporary = self.folder / ".state.json"
-        temporary.write_text(json.dumps(asdict(state)))
-        temporary.replace(self.folder / "state.json")
+        self.write_file(STATE, json.dumps(asdict(state)))
+
+    def write_file(self, name: str, text: str) -> None:
+        """Replace a file of the folder, readable for its owner only. Raises UserError when there is no space."""
+        temporary, path = self.folder / f".{name}", self.folder / name
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
+                file.write(text)
+            temporary.replace(path)
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}") from None
 
     def running(self) -> State | None:
         """The state of a cluster that can be used now."""
@@ -125,6 +146,8 @@ def all_places(outputs: Path) -> list[Place]:
 
 def needs_running(one: Place) -> State:
     """The state of a running cluster. Raises UserError with what to do."""
+    if one.folder.exists():
+        one.check_owner()
     state = one.running()
     if state is None:
         raise UserError(f"cluster {one.name} is not running", hint=f"./do run-cluster --name {one.name}")

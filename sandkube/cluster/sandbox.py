@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandkube.cluster import enter
 
 _FLAGS = (
     "--ignore-cgroups",
@@ -18,29 +21,27 @@ _FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """One container of runsc: its program, its state folder, its id; `rootless` for an ordinary user."""
+    """One container of runsc: its program, its state folder, its id.
+
+    The state folder's path may be longer than a socket's: runsc binds and connects through /proc/self/fd then.
+    """
 
     runsc: Path
     root: Path
     container: str
-    rootless: bool
 
-    def _runsc(self, *words: str) -> list[str]:
-        rootless = ["--rootless"] if self.rootless else []
-        return [str(self.runsc), f"--root={self.root}", *_FLAGS, *rootless, *words]
+    def _runsc(self, parent: int, *words: str) -> list[str]:
+        launcher = [sys.executable, "-I", "-S", enter.__file__, str(parent)]
+        return [*launcher, str(self.runsc), f"--root={self.root}", *_FLAGS, *words]
 
-    def run(self, bundle: Path) -> list[str]:
-        """Boot the bundle; ends when the sandbox ends."""
-        return self._runsc("run", f"--bundle={bundle}", self.container)
+    def run(self, bundle: Path, parent: int) -> list[str]:
+        """Boot the bundle; ends when the sandbox ends, and with the thread of `parent` that starts it."""
+        return self._runsc(parent, "run", f"--bundle={bundle}", self.container)
 
-    def port_forward(self, local: int, remote: int) -> list[str]:
+    def port_forward(self, local: int, remote: int, parent: int) -> list[str]:
         """Forward a port of this machine's loopback (0: a free one) into the sandbox."""
-        return self._runsc("port-forward", self.container, f"{local}:{remote}")
+        return self._runsc(parent, "port-forward", self.container, f"{local}:{remote}")
 
     def execute(self, command: Sequence[str]) -> list[str]:
         """Run a command in the sandbox, on this terminal."""
-        return self._runsc("exec", self.container, *command)
-
-    def delete(self) -> list[str]:
-        """Forget the container, killing what is left of it."""
-        return self._runsc("delete", "--force", self.container)
+        return self._runsc(0, "exec", self.container, *command)

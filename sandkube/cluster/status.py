@@ -2,94 +2,66 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandkube.cluster.place import Place, all_places
-from sandkube.cluster.start import describe
+from sandkube.cluster.place import Place, State, all_places
+from sandkube.cluster.processes import memory_of
 
-_PSS = re.compile(r"^Pss_(?:Anon|File):\s+(\d+) kB", re.MULTILINE)
+NODE = "runsc"
+"""The node's name in every cluster: the host name of sandkube.oci_runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cluster: `memory` in bytes, `created` in seconds since 1970, `address` empty unless it runs."""
+    """One cluster: `memory` in bytes, `created` in seconds since 1970; node and address are empty unless it runs."""
 
     name: str
     state: str
     created: float
+    node: str
     address: str
     memory: int
     folder: Path
     reason: str
 
 
-def _children() -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, IndexError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                found.setdefault(parent, []).append(int(entry.name))
-    return found
+def describe(state: State) -> str:
+    """How a cluster is, in one word."""
+    if state.phase in ("starting", "running") and not state.alive():
+        return "killed"
+    return state.phase
 
 
-def tree_of(pid: int) -> Iterator[int]:
-    """A process and all that came from it."""
-    children = _children()
-    waiting = [pid]
-    while waiting:
-        one = waiting.pop()
-        yield one
-        waiting += children.get(one, [])
-
-
-def _memory_files(pid: int) -> dict[tuple[int, int], int]:
-    """Allocated bytes of the memory files that a process has open, by device and inode."""
-    found = {}
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                if os.readlink(link).startswith("/memfd:"):  # noqa: PTH115
-                    status = link.stat()
-                    found[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return found
-
-
-def memory_of(pid: int) -> int:
-    """Bytes of this machine that a supervisor's cluster takes.
-
-    The proportional set size of all its processes without shared memory, plus the allocated size of their memory
-    files: a sandbox's own memory is such a file, of which a process maps only a part at a time.
-    """
-    total = 0
-    files: dict[tuple[int, int], int] = {}
-    for each in tree_of(pid):
-        with contextlib.suppress(OSError):
-            text = Path(f"/proc/{each}/smaps_rollup").read_text()
-            total += sum(int(kilobytes) << 10 for kilobytes in _PSS.findall(text))
-        files |= _memory_files(each)
-    return total + sum(files.values())
+def _reason(place: Place, state: State) -> str:
+    again = f"./do run-cluster --name {place.name} starts it anew, ./do stop-cluster --name {place.name} clears it away"
+    match describe(state):
+        case "killed":
+            return f"its supervisor ended without a word: killed, out of disk space, or the machine restarted; {again}"
+        case "failed":
+            return f"{state.reason}; ./do logs --name {place.name} lists its logs; {again}"
+    return ""
 
 
 def row(place: Place) -> Row:
     """One cluster as it is now."""
+    if not os.access(place.folder, os.R_OK | os.X_OK):
+        return Row(place.name, "unknown", 0.0, "", "", 0, place.folder, "it belongs to another user")
     state = place.read()
     if state is None:
-        return Row(place.name, "damaged", 0.0, "", 0, place.folder, "its state.json is missing or damaged")
+        reason = f"its state file is missing or damaged; ./do stop-cluster --name {place.name} clears it away"
+        return Row(place.name, "damaged", 0.0, "", "", 0, place.folder, reason)
     alive = state.alive()
     return Row(
         name=place.name,
         state=describe(state),
         created=state.created,
+        node=NODE if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
         memory=memory_of(state.pid) if alive else 0,
         folder=place.folder,
-        reason=state.reason,
+        reason=_reason(place, state),
     )
 
 

@@ -2,77 +2,43 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
 import shutil
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
-from sandkube.cluster.place import Place, State
+from sandkube.cluster.place import Place
+from sandkube.cluster.processes import end, with_words
 from sandkube.errors import UserError
 
+SUPERVISOR = "sandkube.cluster.supervisor"
 _PATIENCE = 20.0  # seconds for a supervisor to clean up
 
 
-def _wait_end(descriptor: int, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
-
-
-def _end(pid: int, number: int, seconds: float) -> bool:
-    """Signal a process and wait for its end; whether it ended."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        signal.pidfd_send_signal(descriptor, number)
-        return _wait_end(descriptor, seconds)
-    except ProcessLookupError:
-        return True
-    finally:
-        os.close(descriptor)
-
-
-def processes_of(state: State) -> Iterator[int]:
-    """Processes of the sandbox that name its state folder on their command line."""
-    word = f"--root={state.root}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if word in (entry / "cmdline").read_bytes().split(b"\0"):
-                    yield int(entry.name)
-
-
 def clear(place: Place) -> None:
-    """End what is left of a cluster and remove its folder. Raises UserError when it runs or cannot be ended."""
+    """End what is left of a cluster and remove its folder. The caller holds the lock.
+
+    Left over, and found by their command lines: a supervisor whose state file was lost, and processes that were
+    spared when their supervisor was killed. Raises UserError when the cluster runs or cannot be ended.
+    """
     state = place.read()
-    if state is not None:
-        if state.alive():
-            raise UserError(f"cluster {place.name} is running", hint=f"./do stop-cluster --name {place.name}")
-        for pid in processes_of(state):
-            if not _end(pid, signal.SIGKILL, _PATIENCE):
-                raise UserError(
-                    f"cluster {place.name}: process {pid} cannot be killed", hint="does it belong to another user?"
-                )
-        link = Path(state.root)
-        if link.parent != place.folder and link.is_symlink():
-            shutil.rmtree(link.parent, ignore_errors=True)
-    shutil.rmtree(place.folder)
+    if state is not None and state.alive():
+        raise UserError(f"cluster {place.name} is running", hint=f"./do stop-cluster --name {place.name}")
+    for pid in (*with_words(SUPERVISOR, str(place.folder)), *with_words(f"--root={place.runsc}")):
+        if not end(pid, signal.SIGKILL, _PATIENCE):
+            raise UserError(f"cluster {place.name}: process {pid} does not end", hint="is a disk stuck?")
+    try:
+        shutil.rmtree(place.folder)
+    except OSError as error:
+        raise UserError(f"{place.folder}: {error.strerror}: {error.filename}", hint="remove it by hand") from None
 
 
 def stop(place: Place) -> None:
-    """Stop a cluster, remove all of it. Raises UserError when there is none, or it belongs to somebody else."""
+    """Stop a cluster, also one that starts just now, and remove all of it. Raises UserError if there is none."""
     if not place.folder.exists():
         raise UserError(f"there is no cluster {place.name}", hint="./do status lists them")
+    place.check_owner()
     state = place.read()
-    if state is not None and state.alive():
-        try:
-            if not _end(state.pid, signal.SIGTERM, _PATIENCE):
-                _end(state.pid, signal.SIGKILL, _PATIENCE)
-        except PermissionError:
-            raise UserError(f"cluster {place.name} belongs to another user", hint="stop it as that user") from None
-    clear(place)
+    if state is not None and state.alive() and not end(state.pid, signal.SIGTERM, _PATIENCE):
+        end(state.pid, signal.SIGKILL, _PATIENCE)
+    with place.lock():
+        if place.folder.exists():
+            clear(place)

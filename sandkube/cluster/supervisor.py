@@ -1,9 +1,10 @@
 """The supervisor: owns one sandbox and everything the host does for it, until it is told to stop.
 
-    python -m sandkube.cluster.supervisor FOLDER RUNSC BUNDLE ROOT PORT EVENTS_FD
+    python -m sandkube.cluster.supervisor FOLDER RUNSC BUNDLE PORT EVENTS_FD
 
 It passes on the node's stages as JSON lines on the pipe EVENTS_FD, splits the node's log by component, forwards the
-port of the API, and records its state. SIGTERM ends it; its children die with it.
+port of the API, and records its state. SIGTERM ends it, and so does the removal of its state file. Its children die
+with it, however it ends: runsc by PR_SET_PDEATHSIG, sandbox and gofer because an attached runsc asks for the same.
 """
 
 from __future__ import annotations
@@ -14,61 +15,41 @@ import ctypes
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import time
 import uuid
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from sandkube.cluster.place import Place, State, birth, boot_id
+from sandkube.cluster.logs import Logs
+from sandkube.cluster.place import STATE, Place, State, birth, boot_id
+from sandkube.cluster.processes import tree_of
 from sandkube.cluster.sandbox import Sandbox
-from sandkube.run import base_environment, dying_with_parent
+from sandkube.cluster.watch import DELETE, Watch
+from sandkube.errors import UserError
+from sandkube.run import base_environment
 
 _API_PORT = 6443
-_LOG_LIMIT = 16 << 20
 _LINE_LIMIT = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 _PORT_LINE = re.compile(rb"Forwarding local port (\d+) to")
-_TAIL = 20
+_GRACE = 2.0  # seconds for a node that has reported its failure to end by itself
 
 
-class Logs:
-    """One file a component, cut in halves when it grows."""
+class Failed(Exception):
+    """The cluster cannot go on: which component, and why."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._files: dict[str, IO[bytes]] = {}
-        self._last: list[str] = []
-        folder.mkdir(exist_ok=True)
-
-    def write(self, line: bytes) -> None:
-        """Write one line of the node's standard error, `component<TAB>text`; others are runsc's."""
-        component, tab, text = line.partition(b"\t")
-        name = component.decode(errors="replace")
-        if not tab or not re.fullmatch(r"[a-z][a-z-]*", name):
-            name, text = "sandbox", line
-        if name not in self._files:
-            self._files[name] = (self._folder / f"{name}.log").open("ab", buffering=0)
-        file = self._files[name]
-        file.write(text.rstrip(b"\n") + b"\n")
-        if name in ("sandbox", "node"):
-            self._last = [*self._last, text.decode(errors="replace").rstrip()][-_TAIL:]
-        if file.tell() > _LOG_LIMIT // 2:
-            file.close()
-            (self._folder / f"{name}.log").replace(self._folder / f"{name}.log.1")
-            del self._files[name]
-
-    def last(self) -> list[str]:
-        """The last lines that belong to no component: runsc's, and a crash of the node program."""
-        return self._last
+    def __init__(self, component: str, error: str) -> None:
+        super().__init__(error)
+        self.event = {"type": "failed", "component": component, "error": error}
 
 
 class Supervisor:
     """One cluster's life."""
 
-    def __init__(self, place: Place, runsc: Path, bundle: Path, root: Path, port: int, events: int) -> None:
+    def __init__(self, place: Place, runsc: Path, bundle: Path, port: int, events: int) -> None:
         self._place = place
         self._bundle = bundle
         self._port = port
@@ -76,13 +57,13 @@ class Supervisor:
         self._kubeconfig = ""
         self._failed: dict[str, Any] | None = None
         self._stopping = False
-        self._forward: asyncio.subprocess.Process | None = None
+        self._end = asyncio.Event()
         self._main: asyncio.subprocess.Process | None = None
-        container = f"sandkube-{uuid.uuid4().hex[:8]}"
-        self._sandbox = Sandbox(runsc, root, container, os.geteuid() != 0)
-        self._logs = Logs(place.logs)
-        self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time(), str(root))
         self._tasks: set[asyncio.Task[None]] = set()
+        container = f"sandkube-{uuid.uuid4().hex[:8]}"
+        self._sandbox = Sandbox(runsc, place.runsc, container)
+        self._logs = Logs(place.logs)
+        self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
     def _tell(self, event: dict[str, Any]) -> None:
         """Pass an event on to whoever waits; nobody may."""
@@ -90,12 +71,8 @@ class Supervisor:
             try:
                 os.write(self._events, json.dumps(event).encode() + b"\n")
             except OSError:
-                self._quiet()
-
-    def _quiet(self) -> None:
-        if self._events is not None:
-            os.close(self._events)
-            self._events = None
+                os.close(self._events)
+                self._events = None
 
     def _record(self, **changes: str | int) -> None:
         self._state = self._state.moved(**changes)
@@ -103,7 +80,7 @@ class Supervisor:
 
     async def _start(self, argv: list[str]) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
-            *dying_with_parent(argv),
+            *argv,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -113,110 +90,204 @@ class Supervisor:
             process_group=0,
         )
 
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let work go on beside; what it cannot cope with ends the cluster."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Note the first failure and end the sandbox."""
+        if self._failed is None and not self._stopping:
+            failed = error if isinstance(error, Failed) else Failed("supervisor", _sentence(error))
+            self._failed = failed.event | {"log": self._logs.last()}
+        self._end_sandbox()
+
+    def _end_sandbox(self) -> None:
+        if self._main is not None and self._main.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._main.pid, signal.SIGKILL)
+
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
         while line := await _line(stream):
             self._logs.write(line)
 
     async def _read_stages(self, stream: asyncio.StreamReader) -> None:
         while line := await _line(stream):
-            try:
-                event = json.loads(line)
-            except ValueError:
+            event = _event(line)
+            if event is None:
                 self._logs.write(line)
-                continue
-            await self._on_event(event)
+            else:
+                self._on_event(event)
 
-    async def _on_event(self, event: dict[str, Any]) -> None:
-        match event.get("type"):
-            case "credentials":
-                self._kubeconfig = event["kubeconfig"]
+    def _on_event(self, event: dict[str, Any]) -> None:
+        match event:
+            case {"type": "credentials", "kubeconfig": str(text)}:
+                self._kubeconfig = text
                 return
-            case "failed":
-                self._failed = event
-            case "stage" if event["stage"] == "apiserver":
-                await self._open_access()
-            case "stage" if event["stage"] == "ready":
+            case {"type": "failed"}:
+                self._failed = self._failed or event
+                asyncio.get_running_loop().call_later(_GRACE, self._end_sandbox)
+                return
+            case {"type": "stage", "stage": "apiserver"}:
+                self._keep(self._forward())
+            case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
 
-    async def _open_access(self) -> None:
-        """Forward a port, then write the kubeconfig that uses it."""
-        self._forward = await self._start(self._sandbox.port_forward(self._port, _API_PORT))
-        assert self._forward.stdout is not None
-        assert self._forward.stderr is not None
-        self._keep(self._read_log(self._forward.stderr))
-        first = await _line(self._forward.stdout)
-        found = _PORT_LINE.match(first)
-        if found is None:
-            where = f"port {self._port}" if self._port else "a free port"
-            self._failed = {"type": "failed", "component": "access", "error": f"cannot listen on {where}", "log": []}
-            await self._end_main()
-            return
-        self._keep(self._read_log(self._forward.stdout))
-        port = int(found.group(1))
+    async def _forward(self) -> None:
+        """Forward the API's port for as long as the sandbox lives; a forwarder that dies is started again."""
+        while not self._end.is_set():
+            argv = self._sandbox.port_forward(self._port, _API_PORT, os.getpid())
+            forwarder = await self._start(argv)
+            if self._end.is_set():  # meanwhile
+                kill_descendants()
+            assert forwarder.stdout is not None
+            assert forwarder.stderr is not None
+            self._keep(self._read_log(forwarder.stderr))
+            found = _PORT_LINE.match(await _line(forwarder.stdout))
+            if found is None:
+                await forwarder.wait()
+                if await self._ends():
+                    return
+                where = f"port {self._port} of 127.0.0.1" if self._port else "a port of 127.0.0.1"
+                raise Failed("access", f"cannot listen on {where}")
+            if self._port != int(found.group(1)) or not self._place.kubeconfig.exists():
+                self._open_access(int(found.group(1)))
+            while line := await _line(forwarder.stdout):  # two for each connection
+                if line.startswith(b"Container ") and b" stopped." in line:
+                    return
+            await forwarder.wait()
+
+    async def _ends(self) -> bool:
+        """Whether the sandbox has ended or is about to: then a forwarder's failure is only a consequence."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._end.wait(), _GRACE)
+        return self._end.is_set()
+
+    def _open_access(self, port: int) -> None:
+        self._port = port
         text = self._kubeconfig.replace(f"https://127.0.0.1:{_API_PORT}", f"https://127.0.0.1:{port}")
-        temporary = self._place.folder / ".kubeconfig"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:  # noqa: PTH123
-            file.write(text)
-        temporary.replace(self._place.kubeconfig)
+        self._place.write_file(self._place.kubeconfig.name, text)
         self._record(port=port)
         self._tell({"type": "access", "port": port})
 
-    def _keep(self, work: Any) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _end_main(self) -> None:
-        if self._main is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._main.pid, signal.SIGKILL)
-
-    def _on_signal(self) -> None:
+    def _stop(self) -> None:
         self._stopping = True
-        if self._main is not None:
-            # runsc run dies, and with it the sandbox and its gofer: attached ones ask for that (PR_SET_PDEATHSIG).
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._main.pid, signal.SIGKILL)
+        self._end_sandbox()
+
+    def _on_end(self) -> None:
+        """The sandbox's main process has ended; what is left of it would hold the pipes open."""
+        self._end.set()
+        kill_descendants()
+
+    def _on_change(self, watch: Watch) -> None:
+        if (DELETE, STATE) in watch.drain():
+            self._stop()
 
     async def live(self) -> int:
-        """Boot, serve, and clean up; the exit status."""
+        """Boot and serve until the sandbox has ended; the exit status of runsc."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.add_signal_handler(number, self._on_signal)
-        self._place.write(self._state)
-        self._main = await self._start(self._sandbox.run(self._bundle))
+            loop.add_signal_handler(number, self._stop)
+        status = 0
+        try:
+            self._record()
+            with Watch(self._place.folder, DELETE) as watch:
+                loop.add_reader(watch.descriptor, self._on_change, watch)
+                status = await self._boot()
+                loop.remove_reader(watch.descriptor)
+        except (OSError, UserError) as error:
+            self._fail(error)
+        kill_descendants()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return status
+
+    async def _boot(self) -> int:
+        self._main = await self._start(self._sandbox.run(self._bundle, os.getpid()))
         assert self._main.stdout is not None
         assert self._main.stderr is not None
-        await asyncio.gather(self._read_stages(self._main.stdout), self._read_log(self._main.stderr))
-        status = await self._main.wait()
-        await self._clean()
-        return self._farewell(status)
-
-    async def _clean(self) -> None:
-        if self._forward is not None and self._forward.returncode is None:
-            self._forward.kill()
-            await self._forward.wait()
-        done = await self._start(self._sandbox.delete())
-        await done.communicate()
-        _reap()
-        shutil.rmtree(self._sandbox.root, ignore_errors=True)
-        self._place.kubeconfig.unlink(missing_ok=True)
-
-    def _farewell(self, status: int) -> int:
         if self._stopping:
-            self._record(phase="stopped", port=0)
-            self._tell({"type": "stopped"})
-            return 0
-        event = self._failed or {
+            self._end_sandbox()
+        with _at_end(self._main.pid, self._on_end):
+            await asyncio.gather(self._read_stages(self._main.stdout), self._read_log(self._main.stderr))
+            return await self._main.wait()
+
+    def farewell(self, status: int) -> int:
+        """Say how it ended, once nothing is left of the sandbox; the supervisor's exit status."""
+        self._logs.close()
+        event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",
             "error": f"the sandbox ended ({_how(status)})",
             "log": self._logs.last(),
         }
-        self._record(phase="failed", port=0, reason=f"{event['component']}: {event['error']}")
-        self._tell(event)
-        return 1
+        with contextlib.suppress(OSError, UserError):
+            self._place.kubeconfig.unlink(missing_ok=True)
+            if not self._stopping:
+                self._record(phase="failed", port=0, reason=f"{event['component']}: {event['error']}")
+            elif (self._place.folder / STATE).exists():
+                self._record(phase="stopped", port=0)
+        self._tell({"type": "stopped"} if self._stopping else event)
+        return 0 if self._stopping else 1
+
+
+@contextlib.contextmanager
+def _at_end(pid: int, work: Callable[[], None]) -> Iterator[None]:
+    """While inside, do some work when a child ends. asyncio's own wait() waits for the end of its pipes too."""
+    loop = asyncio.get_running_loop()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:  # it has ended already
+        work()
+        yield
+        return
+
+    def ended() -> None:
+        loop.remove_reader(descriptor)
+        work()
+
+    loop.add_reader(descriptor, ended)
+    try:
+        yield
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def kill_descendants() -> None:
+    """Kill every process that came from this one; orphans are its children (PR_SET_CHILD_SUBREAPER)."""
+    for pid in tree_of(os.getpid()):
+        if pid != os.getpid():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def end_descendants() -> None:
+    """Kill and wait for every process that came from this one."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            kill_descendants()
+            os.waitpid(-1, 0)
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) else None
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
+    return str(error) if isinstance(error, UserError) else repr(error)
 
 
 def _how(status: int) -> str:
@@ -233,20 +304,15 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
         return await stream.readexactly(error.consumed)
 
 
-def _reap() -> None:
-    """Wait for processes of the sandbox that became ours when runsc died."""
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG) != (0, 0):
-            pass
-
-
 def main(arguments: list[str]) -> int:
     """Run one supervisor."""
-    folder, runsc, bundle, root, port, events = arguments
+    folder, runsc, bundle, port, events = arguments
     os.umask(0o077)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    one = Supervisor(Place(Path(folder)), Path(runsc), Path(bundle), Path(root), int(port), int(events))
-    return asyncio.run(one.live())
+    one = Supervisor(Place(Path(folder)), Path(runsc), Path(bundle), int(port), int(events))
+    status = asyncio.run(one.live())
+    end_descendants()
+    return one.farewell(status)
 
 
 if __name__ == "__main__":

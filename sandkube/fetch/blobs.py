@@ -21,17 +21,18 @@ def path_of(cache: Path, sha256: str) -> Path:
 def sound(cache: Path, file: File, name: str) -> bool:
     """Whether a pinned file is there with its bytes; a damaged one is named and removed."""
     path = path_of(cache, file.sha256)
-    if not path.is_file():
+    try:
+        if sha256_file(path) == file.sha256:
+            return True
+    except FileNotFoundError:
         return False
-    if sha256_file(path) == file.sha256:
-        return True
     log.step(name, f"cached {file.name} was damaged; removed, it is fetched again")
-    path.unlink()
+    path.unlink(missing_ok=True)
     return False
 
 
 def take(cache: Path, file: File, got: Path, origin: str) -> None:
-    """Move a fetched file into the cache. Raises HashMismatch when it is not the pinned one."""
+    """Copy a fetched file into the cache. Raises HashMismatch when it is not the pinned one."""
     found = sha256_file(got)
     if found != file.sha256:
         raise HashMismatch(file.name, expected=file.sha256, got=found, origin=origin)
@@ -39,12 +40,16 @@ def take(cache: Path, file: File, got: Path, origin: str) -> None:
 
 
 def put(cache: Path, got: Path) -> str:
-    """Move a file into the cache under its hash, whole or not at all; returns the hash."""
+    """Copy a file into the cache under its hash, whole or not at all; returns the hash."""
     found = sha256_file(got)
     target = path_of(cache, found)
     target.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=target.parent)
-    with os.fdopen(descriptor, "wb") as sink, got.open("rb") as source:
-        shutil.copyfileobj(source, sink, 1 << 20)
-    Path(temporary).replace(target)
+    try:
+        with os.fdopen(descriptor, "wb") as sink, got.open("rb") as source:
+            shutil.copyfileobj(source, sink, 1 << 20)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
     return found

@@ -1,137 +1,257 @@
-"""`git:` sources: one commit of a repository, pinned by commit and tree hash, by GitPython.
+"""`git:` sources: one commit of a repository, pinned by commit and tree hash.
 
-Each repository address has a bare repository in the user's cache. Only objects are fetched: no hook, filter or
-attribute runs, nothing is checked out; the tree is written by us from its objects. git itself checks each object
-that arrives against its name, and the pinned tree's name covers every byte of the source.
+Each repository address has a bare repository in the user's cache, `git/<hash of the address>`; who writes to it holds
+`git/<hash of the address>.lock`. git itself brings the objects, with the user's own credentials and mirrors; no hook,
+filter or attribute runs and nothing is checked out. The tree is written by us from its objects, read by GitPython and
+hashed again one by one: the pinned tree's name covers every byte, whatever the cache or the server holds.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import os
-from collections.abc import Iterator, Mapping
+import re
+import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import git
-from git.objects import Blob, Submodule, Tree
+from git.objects.fun import tree_entries_from_data
 
 from sandkube import log
 from sandkube.digest import sha256_bytes
 from sandkube.errors import HashMismatch, UserError
+from sandkube.fetch.settings import client_environment, user_home
+from sandkube.fetch.url import PATIENCE, Patience
 from sandkube.lock import Pin
 from sandkube.recipe import Source
-from sandkube.run import network_environment
+from sandkube.run import CommandFailed, run
+from sandkube.store import remove_tree
+
+# Servers may refuse a commit that no branch or tag names, or know nothing of shallow histories.
+_REFUSED = re.compile(r"unadvertised object|not our ref|shallow|find remote ref")
+_HOPELESS = re.compile(
+    r"not found|does not exist|not appear to be a git repository|could not read|Authentication failed"
+)
+_DAMAGE = re.compile(r"bad object|did not send all necessary objects|corrupt|inflate|loose object|packfile .* cannot")
+_SETTINGS = (
+    *("gc.auto=0", "maintenance.auto=false"),  # either would leave a process behind
+    *("transfer.fsckObjects=true", f"core.hooksPath={os.devnull}"),
+    "fetch.unpackLimit=1",  # objects arrive as a whole pack or not at all
+)
+_GITLINK, _SYMLINK, _TREE = 0o160000, 0o120000, 0o040000
 
 
-def _environment(folder: Path) -> Mapping[str, str]:
-    return network_environment(folder) | {
+class _Failed(Exception):
+    """git ended with an error; the text is its last words."""
+
+
+class _Damaged(Exception):
+    """The cached repository lacks an object, or holds other bytes under its name."""
+
+
+def _git(folder: Path, *words: str, low_speed: float = 0) -> str:
+    """Run git on a bare repository; its standard output."""
+    env = client_environment(user_home() or folder)  # the user's git settings: credentials, url.*.insteadOf, proxies
+    env |= {name: os.environ[name] for name in ("SSH_AUTH_SOCK", "XDG_CONFIG_HOME") if name in os.environ}
+    env |= {
         "GIT_TERMINAL_PROMPT": "0",
-        "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_ASKPASS": "/bin/false",
         "GIT_SSH_COMMAND": "ssh -o BatchMode=yes",
-        "GIT_CONFIG_COUNT": "2",
-        "GIT_CONFIG_KEY_0": "transfer.fsckObjects",
-        "GIT_CONFIG_VALUE_0": "true",
-        "GIT_CONFIG_KEY_1": "core.hooksPath",
-        "GIT_CONFIG_VALUE_1": os.devnull,
+        "GIT_ALLOW_PROTOCOL": "file:git:http:https:ssh",
     }
-
-
-def _repository(source: Source, cache: Path) -> git.Repo:
-    folder = cache / "git" / sha256_bytes(source.name.encode())[:32]
-    if not (folder / "HEAD").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        git.Repo.init(folder, bare=True)
-    repository = git.Repo(folder, odbt=git.GitCmdObjectDB)
-    repository.git.update_environment(**_environment(folder))
-    return repository
-
-
-def _has(repository: git.Repo, commit: str) -> bool:
-    try:
-        repository.git.rev_list("--objects", "--quiet", "--no-walk", commit)
-    except git.GitCommandError:
-        return False
-    return True
-
-
-def _say(error: git.GitCommandError) -> str:
-    lines = str(error.stderr).strip().strip("'").splitlines()
-    return " ".join(line.strip() for line in lines[-2:]).removeprefix("stderr: '")
-
-
-def _bring(name: str, source: Source, cache: Path) -> git.Repo:
-    """The repository with the commit in it. Raises UserError."""
-    repository = _repository(source, cache)
-    commit = source.version
-    if _has(repository, commit):
-        return repository
-    log.step(name, f"fetching {commit[:12]} from {source.name}")
-    try:
-        # Servers may refuse a commit that no branch names; then all branches are fetched.
-        repository.git.fetch("--depth=1", "--no-tags", "--force", "--", source.name, commit)
-    except git.GitCommandError:
+    settings = [*_SETTINGS]
+    if low_speed:
+        settings += ["http.lowSpeedLimit=1", f"http.lowSpeedTime={max(1, round(low_speed))}"]
+    argv = ["git", "--git-dir", str(folder), *(part for each in settings for part in ("-c", each)), *words]
+    with tempfile.TemporaryFile() as sink:
         try:
-            repository.git.fetch("--force", "--tags", "--", source.name, "+refs/*:refs/sandkube/*")
-        except git.GitCommandError as error:
-            raise UserError(
-                f"{name}: git could not fetch {source.name}: {_say(error)}",
-                hint="is the address reachable? git's own credentials and proxy settings are honoured",
-            ) from None
-    if not _has(repository, commit):
-        raise UserError(f"{name}: {source.name} has no commit {commit}")
+            return run(argv, env=env, cwd=folder, log=sink, capture=True).stdout.decode(errors="replace").strip()
+        except CommandFailed as failure:
+            sink.seek(0)
+            said = [line.strip() for line in sink.read().decode(errors="replace").splitlines() if line.strip()]
+            wanted = [line for line in said if re.match(r"(fatal|error|remote):", line)] or said
+            raise _Failed(" ".join(wanted[-2:]) or failure.message) from None
+
+
+def _folder(source: Source, cache: Path) -> Path:
+    return (cache / "git" / sha256_bytes(source.name.encode())[:32]).resolve()
+
+
+def _make(folder: Path) -> None:
+    """Make the bare repository if it is not there; take away what a killed git left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in (*folder.glob("*.lock"), *folder.glob("refs/**/*.lock"), *folder.glob("objects/pack/tmp_*")):
+        stale.unlink()
+    if not (folder / "HEAD").is_file():
+        _git(folder, "init", "--quiet", "--bare", "--template=", "--object-format=sha1")
+
+
+@contextlib.contextmanager
+def _locked(source: Source, cache: Path) -> Iterator[Path]:
+    """The repository's folder, kept from other threads and processes."""
+    if len(source.version) == 64:
+        raise UserError(
+            f"{source}: is a commit of a SHA-256 repository, which is not supported", hint="use a url: source of it"
+        )
+    folder = _folder(source, cache)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _make(folder)
+        yield folder
+
+
+def _tree(folder: Path, commit: str) -> str:
+    """The name of a commit's tree; "" when the repository does not have this commit."""
+    try:
+        found = _git(folder, "rev-parse", "--revs-only", f"{commit}^{{commit}}", f"{commit}^{{tree}}").split()
+    except _Failed:
+        return ""
+    return found[1] if found[:1] == [commit] and len(found) == 2 else ""
+
+
+def _fetch_once(folder: Path, source: Source, low_speed: float) -> None:
+    words = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-recurse-submodules", "--force")
+    commit = source.version
+    try:
+        refspec = f"{commit}:refs/sandkube/pins/{commit}"
+        _git(folder, *words, "--depth=1", "--", source.name, refspec, low_speed=low_speed)
+    except _Failed as refusal:
+        if not _REFUSED.search(str(refusal)):
+            raise
+        whole = ["--unshallow"] if (folder / "shallow").is_file() else []
+        refspecs = [f"+refs/{each}/*:refs/sandkube/all/{each}/*" for each in ("heads", "tags")]
+        _git(folder, *words, "--prune", *whole, "--", source.name, *refspecs, low_speed=low_speed)
+
+
+def _bring(name: str, folder: Path, source: Source, patience: Patience) -> str:
+    """Bring the commit into the repository; the name of its tree. Raises _Damaged, UserError."""
+    if tree := _tree(folder, source.version):
+        return tree
+    log.step(name, f"fetching {source.version[:12]} from {source.name}")
+    for attempt in range(patience.attempts):
+        try:
+            _fetch_once(folder, source, patience.stall)
+            break
+        except _Failed as error:
+            if _DAMAGE.search(str(error)):
+                raise _Damaged(str(error)) from None
+            if attempt + 1 == patience.attempts or _HOPELESS.search(str(error)):
+                raise UserError(
+                    f"{name}: git could not fetch {source.name}: {error}",
+                    hint="is the address reachable? git's own credentials, insteadOf and proxy settings are honoured",
+                ) from None
+            log.step(name, f"{source.name}: {error}; trying again")
+        time.sleep(patience.pause * 2**attempt)
+    if tree := _tree(folder, source.version):
+        return tree
+    raise UserError(f"{name}: {source.name} has no commit {source.version} in its branches and tags")
+
+
+def _reader(folder: Path) -> git.Repo:
+    repository = git.Repo(folder, odbt=git.GitCmdObjectDB)
+    # GitPython's children inherit this process's environment, which may be that of a git hook.
+    repository.git.update_environment(
+        GIT_DIR=str(folder),
+        GIT_OBJECT_DIRECTORY=str(folder / "objects"),
+        GIT_ALTERNATE_OBJECT_DIRECTORIES="",
+        GIT_CONFIG_NOSYSTEM="1",
+        GIT_CONFIG_GLOBAL=os.devnull,
+        GIT_NO_REPLACE_OBJECTS="1",
+        LC_ALL="C",
+    )
     return repository
 
 
-def _tree_of(repository: git.Repo, commit: str) -> str:
-    return str(repository.git.rev_parse("--verify", f"{commit}^{{tree}}"))
+def _read(repository: git.Repo, name: bytes, kind: str) -> bytes:
+    """An object's bytes, which hash to its name."""
+    try:
+        found = repository.odb.stream(name)
+        data: bytes = found.read()
+    except (git.GitError, ValueError, OSError, AssertionError) as error:
+        raise _Damaged(f"{kind} {name.hex()}: {str(error).strip() or type(error).__name__}") from None
+    if hashlib.sha1(f"{kind} {len(data)}\0".encode() + data, usedforsecurity=False).digest() != name:
+        raise _Damaged(f"{kind} {name.hex()} has other bytes")
+    return data
 
 
-def fetch(name: str, source: Source, pin: Pin, cache: Path) -> None:
+def _entries(repository: git.Repo, source: Source, tree: bytes, above: str = "") -> Iterator[tuple[str, int, bytes]]:
+    """(path, mode, content) of all below a tree, folders before what is in them. Raises _Damaged, UserError."""
+    try:
+        rows = tree_entries_from_data(_read(repository, tree, "tree"))
+    except ValueError as error:
+        raise UserError(f"{source}: refuses the folder {above or '/'}: {error}") from None
+    for name, mode, base in rows:
+        path = f"{above}{base}"
+        if base in ("", ".", "..") or base.lower() == ".git" or "/" in base:
+            raise UserError(f"{source}: refuses the file name {path!r}")
+        if mode == _GITLINK:
+            raise UserError(f"{source}: {path} is a submodule", hint="make a recipe of its own for it")
+        if mode == _TREE:
+            yield path, mode, b""
+            yield from _entries(repository, source, name, f"{path}/")
+        else:
+            yield path, mode, _read(repository, name, "blob")
+
+
+def _read_all(folder: Path, source: Source, tree: str) -> None:
+    """Read everything of a tree. Raises _Damaged, and UserError for what cannot be unpacked."""
+    with contextlib.closing(_reader(folder)) as repository:
+        for _ in _entries(repository, source, bytes.fromhex(tree)):
+            pass
+
+
+def resolve(name: str, source: Source, cache: Path, patience: Patience = PATIENCE) -> tuple[str, str]:
+    """The commit and its tree, all of whose objects are in the cache. Raises UserError."""
+    with _locked(source, cache) as folder:
+        for again in (False, True):
+            try:
+                tree = _bring(name, folder, source, patience)
+                _read_all(folder, source, tree)
+                return source.version, tree
+            except _Damaged as damage:
+                if again:
+                    raise UserError(f"{name}: {source.name} was fetched anew, but {damage}") from None
+                log.step(name, f"the cached repository of {source.name} was damaged ({damage}); it is fetched again")
+            remove_tree(folder)
+            _make(folder)
+    raise AssertionError  # the loop ends by return or raise
+
+
+def fetch(name: str, source: Source, pin: Pin, cache: Path, patience: Patience = PATIENCE) -> None:
     """Bring the pinned commit into the cache. Raises HashMismatch when its tree is not the pinned one."""
-    repository = _bring(name, source, cache)
-    tree = _tree_of(repository, pin.commit)
+    _, tree = resolve(name, source, cache, patience)
     if tree != pin.tree:
-        raise HashMismatch(f"{source}", expected=f"tree {pin.tree}", got=f"tree {tree}", origin=source.name)
-
-
-def resolve(name: str, source: Source, cache: Path) -> tuple[str, str]:
-    """The commit and its tree."""
-    repository = _bring(name, source, cache)
-    return source.version, _tree_of(repository, source.version)
+        raise HashMismatch(f"{name}: {source}", expected=f"tree {pin.tree}", got=f"tree {tree}", origin=source.name)
 
 
 def versions(source: Source, cache: Path) -> list[str]:
     """The commit that the remote's HEAD names."""
-    repository = _repository(source, cache)
-    try:
-        text = str(repository.git.ls_remote("--", source.name, "HEAD"))
-    except git.GitCommandError as error:
-        raise UserError(f"git could not ask {source.name}: {_say(error)}") from None
-    return [text.split()[0]] if text.split() else []
-
-
-def _entries(tree: Tree) -> Iterator[Tree | Blob | Submodule]:
-    yield from tree
-
-
-def _write(tree: Tree, into: Path, source: Source) -> None:
-    for entry in _entries(tree):
-        if entry.name in (".", "..", ".git") or "/" in entry.name:
-            raise UserError(f"{source}: refuses the file name {entry.path!r}")
-        target = into / entry.name
-        if isinstance(entry, Submodule):
-            raise UserError(f"{source}: {entry.path} is a submodule", hint="make a recipe of its own for it")
-        if isinstance(entry, Tree):
-            target.mkdir()
-            _write(entry, target, source)
-        elif entry.mode == 0o120000:
-            target.symlink_to(os.fsdecode(entry.data_stream.read()))
-        else:
-            target.write_bytes(entry.data_stream.read())
-            target.chmod(0o755 if entry.mode & 0o100 else 0o644)
+    with _locked(source, cache) as folder:
+        try:
+            text = _git(folder, "ls-remote", "--", source.name, "HEAD", low_speed=PATIENCE.stall)
+        except _Failed as error:
+            raise UserError(f"git could not ask {source.name}: {error}") from None
+    return text.split()[:1]
 
 
 def unpack(source: Source, pin: Pin, into: Path, cache: Path) -> None:
     """Write the pinned tree into an empty folder, byte for byte."""
-    repository = _repository(source, cache)
-    _write(Tree(repository, bytes.fromhex(pin.tree)), into, source)
+    with _locked(source, cache) as folder, contextlib.closing(_reader(folder)) as repository:
+        try:
+            for path, mode, content in _entries(repository, source, bytes.fromhex(pin.tree)):
+                target = into / path
+                if mode == _TREE:
+                    target.mkdir()
+                elif mode == _SYMLINK:
+                    target.symlink_to(os.fsdecode(content))
+                else:
+                    with target.open("xb") as sink:
+                        sink.write(content)
+                    target.chmod(0o755 if mode & 0o100 else 0o644)
+        except (_Damaged, FileExistsError) as damage:
+            raise UserError(f"{source}: the cached repository is damaged: {damage}", hint="run it again") from None

@@ -7,22 +7,29 @@ In the user's cache: `gomod/` is a GOMODCACHE as the go command lays it out (go.
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sandkube import log
+from sandkube.digest import sha256_file
 from sandkube.errors import HashMismatch, UserError
+from sandkube.fetch.settings import client_environment
 from sandkube.lock import Module
-from sandkube.run import CommandFailed, network_environment, run
+from sandkube.run import CommandFailed, Interrupted, run
 from sandkube.store import remove_tree, seal_of
 
 _BATCH = 100
+_ATTEMPTS = 3  # the go client itself gives up at the first cut connection or 5xx
 
 
 def escape(text: str) -> str:
@@ -66,7 +73,7 @@ def tree_h1(module: Module, tree: Path) -> str:
 
 def environment(modcache: Path, home: Path) -> dict[str, str]:
     """The go client's environment on the host: the user's proxy settings, nothing else of the machine's Go."""
-    return network_environment(home) | {
+    return client_environment(home) | {
         "GOMODCACHE": str(modcache),
         "GOCACHE": str(home / "go-build"),
         "GOFLAGS": "-mod=mod -modcacherw",
@@ -85,13 +92,30 @@ def call(go: Path, words: Sequence[str], env: dict[str, str], cwd: Path) -> str:
             done = run([go, *words], env=env, cwd=cwd, log=sink, capture=True)
         except CommandFailed as failure:
             sink.seek(0)
-            said = (sink.read() + failure.finished.stdout).decode(errors="replace").strip().splitlines()
-            text = "\n  ".join(said[-6:])
+            said = (sink.read() or failure.finished.stdout).decode(errors="replace").strip().splitlines()
+            text = "\n  ".join([line for line in said if not line.startswith("go: downloading ")][-6:])
             raise UserError(
                 f"go {' '.join(words[:3])}: {failure.message}:\n  {text}",
                 hint="is a module proxy reachable? GOPROXY, NETRC and proxy variables are honoured",
             ) from None
     return done.stdout.decode()
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    """What is wrong with a module of the cache: it is absent, or a part of it has another sum than is pinned."""
+
+    part: str = ""
+    expected: str = ""
+    got: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"the sum of its {self.part} is {self.got}, pinned is {self.expected}" if self.part else "not in the cache"
+        )
+
+
+_ABSENT = _Fault()
 
 
 class _Cache:
@@ -101,39 +125,49 @@ class _Cache:
         self.modcache = cache / "gomod"
         self.seals = cache / "gomod-seals"
 
-    def faults(self, module: Module) -> str | None:
-        """None when the module is there with its pinned bytes; else what is wrong (empty: absent)."""
+    def fault(self, module: Module) -> _Fault | None:
+        """None when the module is there with its pinned bytes."""
         mod = _downloaded(self.modcache, module, "mod")
-        if not mod.is_file():
-            return ""
-        if (got := _hash1([("go.mod", mod)])) != module.mod:
-            return f"its go.mod has {got}, pinned is {module.mod}"
-        return self._tree_fault(module) if module.zip else None
+        try:
+            got = _hash1([("go.mod", mod)])
+        except FileNotFoundError:
+            return _ABSENT
+        if got != module.mod:
+            return _Fault("go.mod", module.mod, got)
+        return self._tree_fault(module, module.zip) if module.zip else None
 
-    def _tree_fault(self, module: Module) -> str | None:
+    def _tree_fault(self, module: Module, pinned: str) -> _Fault | None:
         tree = _unpacked(self.modcache, module)
-        if not tree.is_dir():
-            return ""
+        # The go client makes VERSION.partial before it unpacks and removes it after: a folder beside one is unfinished,
+        # in another process's hands or left by one that was killed; the client itself mends it.
+        if not tree.is_dir() or _downloaded(self.modcache, module, "partial").exists():
+            return _ABSENT
         seal = self.seals / f"{escape(module.path).replace('/', '_')}@{escape(module.version)}"
-        now = f"{seal_of(tree)} {module.zip}"
+        now = f"{seal_of(tree)} {pinned}"
         try:
             if seal.read_text() == now:
                 return None
         except OSError:
             pass
-        if (got := tree_h1(module, tree)) != module.zip:
-            return f"its files have {got}, pinned is {module.zip}"
+        if (got := tree_h1(module, tree)) != pinned:
+            return _Fault("files", pinned, got)
         self.seals.mkdir(parents=True, exist_ok=True)
-        temporary = seal.with_name(f".{seal.name}.{os.getpid()}")
+        temporary = seal.with_name(f".{seal.name}.{os.getpid()}.{threading.get_ident()}")
         temporary.write_text(now)
         temporary.replace(seal)
         return None
 
-    def drop(self, module: Module) -> None:
-        """Remove all that the cache holds of a module."""
-        remove_tree(_unpacked(self.modcache, module))
-        for suffix in ("mod", "zip", "ziphash", "info", "lock"):
-            _downloaded(self.modcache, module, suffix).unlink(missing_ok=True)
+    def drop_damaged(self, module: Module) -> _Fault | None:
+        """Remove what the cache holds of a module, unless it is sound by now; returns what was wrong."""
+        self.seals.mkdir(parents=True, exist_ok=True)
+        with (self.seals / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two that find the same damage: the second must not drop a mended module
+            fault = self.fault(module)
+            if fault is not None and fault.part:
+                for suffix in ("zip", "ziphash", "info", "lock", "partial", "mod"):
+                    _downloaded(self.modcache, module, suffix).unlink(missing_ok=True)
+                remove_tree(_unpacked(self.modcache, module))
+            return fault
 
 
 def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
@@ -144,9 +178,25 @@ def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
         env = environment(cache.modcache, folder) | {"GOSUMDB": "off"}  # the lock's sums are checked here, all of them
         whole = [f"{each.path}@{each.version}" for each in modules if each.zip]
         partial = [f"{each.path}@{each.version}" for each in modules if not each.zip]
-        for words, names in ((["mod", "download", "-json"], whole), (["list", "-m", "-json"], partial)):
+        for words, names in ((["mod", "download"], whole), (["list", "-m"], partial)):
             for start in range(0, len(names), _BATCH):
                 call(go, [*words, *names[start : start + _BATCH]], env, folder)
+
+
+def _download_all(go: Path, missing: Sequence[Module], cache: _Cache, name: str) -> None:
+    """`_download`, asking again for those that a passing fault kept out."""
+    for attempt in range(1, _ATTEMPTS):
+        try:
+            _download(go, missing, cache)
+            return
+        except Interrupted:
+            raise
+        except UserError as error:
+            missing = [each for each in missing if cache.fault(each) == _ABSENT]
+            last = error.message.splitlines()[-1].strip()
+            log.step(name, f"{len(missing)} Go modules did not come, asking again: {last}")
+            time.sleep(attempt)
+    _download(go, missing, cache)
 
 
 def fetch_modules(go: Path, modules: Sequence[Module], *, cache: Path, name: str) -> None:
@@ -154,33 +204,33 @@ def fetch_modules(go: Path, modules: Sequence[Module], *, cache: Path, name: str
     own = _Cache(cache)
     missing = []
     for module in modules:
-        fault = own.faults(module)
+        if own.fault(module) is None:
+            continue
+        fault = own.drop_damaged(module)
         if fault is None:
             continue
-        if fault:
+        if fault.part:
             log.step(name, f"cached module {module.path}@{module.version} was damaged: {fault}; it is fetched again")
-            own.drop(module)
         missing.append(module)
     if not missing:
         return
     log.step(name, f"fetching {len(missing)} of {len(modules)} Go modules")
-    _download(go, missing, own)
-    for module in missing:
-        if (fault := own.faults(module)) is not None:
-            own.drop(module)
-            raise HashMismatch(
-                f"Go module {module.path}@{module.version}",
-                expected=module.zip or module.mod,
-                got=fault or "nothing",
-                origin="the module proxy",
-            )
+    _download_all(go, missing, own, name)
+    wrong = [(module, fault) for module in missing if (fault := own.drop_damaged(module)) is not None]
+    for module, fault in wrong:
+        raise HashMismatch(
+            f"{name}: Go module {module.path}@{module.version}" + (f", {fault.part}" if fault.part else ""),
+            expected=fault.expected or module.zip or module.mod,
+            got=fault.got or "nothing",
+            origin="the module proxy",
+        )
 
 
 def source_tree(module: Module, into: Path, *, cache: Path) -> None:
     """Copy a module of the cache, checked again, to a writable folder; modes 0644 and 0755 (folders)."""
     own = _Cache(cache)
-    if (fault := own.faults(module)) is not None:
-        raise UserError(f"Go module {module.path}@{module.version}: {fault or 'not in the cache'}", hint="run it again")
+    if (fault := own.fault(module)) is not None:
+        raise UserError(f"Go module {module.path}@{module.version}: {fault}", hint="run it again")
     tree = _unpacked(own.modcache, module)
     into.mkdir(parents=True, exist_ok=True)
     shutil.copytree(tree, into, symlinks=True, dirs_exist_ok=True, copy_function=shutil.copyfile)
@@ -236,6 +286,15 @@ def _scan(modcache: Path) -> Iterator[Module]:
         yield Module(path, _unescape(mod.stem), whole, _hash1([("go.mod", mod)]))
 
 
+def _drop_differing(known: Path, good: Path) -> None:
+    """Remove the zips and go.mod files of `known` that differ from those that were just checked against go.sum."""
+    for path in (*good.rglob("*.zip"), *good.rglob("*.mod")):
+        twin = known / path.relative_to(good)
+        if twin.is_file() and sha256_file(twin) != sha256_file(path):
+            log.step("go", f"cached {twin.relative_to(known)} was damaged; removed")
+            twin.unlink()
+
+
 def resolve_closure(
     go: Path, tree: Path, packages: Sequence[str], tags: Sequence[str], *, cgo: bool, test: bool, cache: Path
 ) -> tuple[Module, ...]:
@@ -249,14 +308,31 @@ def resolve_closure(
         known.mkdir(parents=True, exist_ok=True)
         env = environment(fresh, home) | {
             "GOFLAGS": "-mod=readonly -modcacherw",
-            "GOPROXY": f"{known.as_uri()},{default_proxy(go, home)}",
+            "GOPROXY": f"{known.resolve().as_uri()},{default_proxy(go, home)}",
             "CGO_ENABLED": "1" if cgo else "0",
         }
         words = ["list", "-deps", *(["-tags", ",".join(tags)] if tags else []), "-f", "{{.ImportPath}}"]
-        call(go, [*words, *packages], env, tree)
-        if test:
-            call(go, [*words, "-test", "./..."], env, tree)
+        asked = [[*words, *packages], *([[*words, "-test", "./..."]] if test else [])]
+        try:
+            for each in asked:
+                call(go, each, env, tree)
+        except UserError as error:
+            if not re.search(r"checksum mismatch|\bzip: ", error.message):
+                raise
+            log.step("go", "files of this user's module cache do not match go.sum; asking the proxy alone")
+            remove_tree(fresh)
+            for each in asked:
+                call(go, each, env | {"GOPROXY": default_proxy(go, home)}, tree)
+            _drop_differing(known, fresh / "cache/download")
         return tuple(_scan(fresh))
+
+
+def _releases(path: str, known: Sequence[str]) -> list[str]:
+    """Versions to move to, oldest first: no pre-release where there is a release."""
+    if path == "golang.org/toolchain":  # v0.0.1-go1.26.8.linux-amd64: to semver a pre-release, and in textual order
+        mine = [each for each in known if re.fullmatch(r"v0\.0\.1-go[0-9.]+\.linux-amd64", each)]
+        return sorted(mine, key=lambda each: [int(part) for part in re.findall(r"[0-9]+", each.partition("-go")[2])])
+    return [each for each in known if "-" not in each] or list(known)
 
 
 def versions(go: Path, path: str) -> list[str]:
@@ -265,5 +341,4 @@ def versions(go: Path, path: str) -> list[str]:
         folder = Path(temporary)
         (folder / "go.mod").write_text("module fetch\n")
         text = call(go, ["list", "-m", "-versions", "-json", path], environment(folder / "mod", folder), folder)
-    found: list[str] = json.loads(text).get("Versions", [])
-    return found
+    return _releases(path, json.loads(text).get("Versions", []))

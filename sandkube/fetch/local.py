@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,9 +17,11 @@ def copy(folder: Path, into: Path) -> None:
     shutil.copytree(
         folder, into, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFTOVERS), copy_function=_copy
     )
-    for each in (into, *into.rglob("*")):
-        if each.is_dir() and not each.is_symlink():
-            each.chmod(0o755)
+    for name, _, _ in os.walk(into, topdown=False):
+        made = Path(name)
+        made.chmod(0o755)
+        if made != into and not any(made.iterdir()):
+            made.rmdir()  # git keeps no empty folder, so another clone has none
 
 
 def _copy(source: str, target: str) -> None:

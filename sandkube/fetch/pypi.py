@@ -2,55 +2,80 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sandkube import log
 from sandkube.digest import sha256_file
 from sandkube.errors import HashMismatch, UserError
 from sandkube.fetch import blobs
+from sandkube.fetch.settings import client_environment, configuration_home
 from sandkube.lock import File
 from sandkube.recipe import Source
-from sandkube.run import CommandFailed, network_environment, run
+from sandkube.run import run
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux2010_x86_64")
+_ATTEMPTS = 3  # pip asks again for a 5xx by itself, but gives up when the connection is cut inside a file
 
 
-def _pip(into: Path, requirement: str, *words: str) -> None:
-    argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--dest", str(into)]
-    argv += ["--disable-pip-version-check", "--no-cache-dir", "--progress-bar", "off", "--python-version", "3.11"]
+def _environment(home: Path) -> dict[str, str]:
+    folder = configuration_home()
+    return client_environment(home) | ({"XDG_CONFIG_HOME": str(folder)} if folder else {})
+
+
+def _platform_words() -> list[str]:
+    words = ["--only-binary", ":all:", "--python-version", "3.11", "--disable-pip-version-check"]
     for platform in (*_PLATFORMS, "any"):
-        argv += ["--platform", platform]
+        words += ["--platform", platform]
+    return words
+
+
+def _download(into: Path, requirement: str, *words: str) -> str:
+    """Run `pip download` for one requirement; "" when it worked, else what pip said."""
+    argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(into), "--no-input"]
+    argv += ["--no-cache-dir", "--progress-bar", "off", *_platform_words()]
     (into / "requirement.txt").write_text(requirement + "\n")
-    with tempfile.TemporaryFile() as log:
-        env = network_environment(into)
-        try:
-            run([*argv, *words, "--requirement", str(into / "requirement.txt")], env=env, cwd=into, log=log)
-        except CommandFailed:
-            log.seek(0)
-            said = log.read().decode(errors="replace").strip()
-            if "THESE PACKAGES DO NOT MATCH THE HASHES" in said:
-                got = said.rpartition("Got")[2].split()
-                expected = requirement.rpartition("sha256:")[2]
-                raise HashMismatch(
-                    requirement.split()[0],
-                    expected=expected,
-                    got=got[0] if got else "other bytes",
-                    origin="pip's index",
-                ) from None
-            last = "\n  ".join(said.splitlines()[-4:])
-            raise UserError(
-                f"pip could not fetch {requirement.split()[0]}:\n  {last}",
-                hint="is a package index reachable? PIP_INDEX_URL, PIP_CERT and proxy variables are honoured",
-            ) from None
+    with tempfile.TemporaryFile() as sink:
+        argv += [*words, "--requirement", str(into / "requirement.txt")]
+        if run(argv, env=_environment(into), cwd=into, log=sink, check=False).status == 0:
+            return ""
+        sink.seek(0)
+        return sink.read().decode(errors="replace").strip() or "no word from pip"
+
+
+def _pip(name: str, into: Path, requirement: str, *words: str) -> None:
+    wanted = requirement.split()[0]
+    for attempt in range(1, _ATTEMPTS + 1):
+        said = _download(into, requirement, *words)
+        if not said:
+            return
+        if "DO NOT MATCH THE HASHES" in said:
+            got = re.search(r"Got\s+([0-9a-f]{64})", said)
+            raise HashMismatch(
+                f"{name}: {wanted}",
+                expected=requirement.rpartition("sha256:")[2],
+                got=got[1] if got else "other bytes",
+                origin="pip's index",
+            )
+        if attempt == _ATTEMPTS or "No matching distribution" in said:
+            break
+        log.step(name, f"pip could not fetch {wanted}, asking again: {said.splitlines()[-1].strip()[:200]}")
+        time.sleep(attempt)
+    last = "\n  ".join(said.splitlines()[-4:])
+    raise UserError(
+        f"{name}: pip could not fetch {wanted}:\n  {last}",
+        hint="is a package index reachable? PIP_INDEX_URL, PIP_CERT and proxy variables are honoured",
+    )
 
 
 def resolve(source: Source, cache: Path) -> tuple[File, ...]:
     """The one wheel that pip chooses for this platform; it is kept in the cache."""
     with tempfile.TemporaryDirectory() as temporary:
-        _pip(Path(temporary), f"{source.name}=={source.version}")
+        _pip(str(source), Path(temporary), f"{source.name}=={source.version}")
         wheels = sorted(Path(temporary).glob("*.whl"))
         if len(wheels) != 1:
             raise UserError(f"{source}: expected one wheel, pip fetched {len(wheels)}")
@@ -65,19 +90,24 @@ def fetch(name: str, source: Source, files: Sequence[File], cache: Path) -> None
         if blobs.sound(cache, file, name):
             continue
         with tempfile.TemporaryDirectory() as temporary:
+            log.step(name, f"fetching {source} by pip")
             requirement = f"{source.name}=={source.version} --hash=sha256:{file.sha256}"
-            _pip(Path(temporary), requirement, "--require-hashes")
+            _pip(name, Path(temporary), requirement, "--require-hashes")
             (wheel,) = Path(temporary).glob("*.whl")
             blobs.take(cache, file, wheel, "pip's index")
 
 
 def versions(source: Source, cache: Path) -> list[str]:
-    """Released versions of a project, oldest first, as pip lists them."""
-    with tempfile.TemporaryDirectory() as temporary:
-        argv = [sys.executable, "-m", "pip", "index", "versions", "--disable-pip-version-check", "--json", source.name]
-        try:
-            done = run(argv, env=network_environment(Path(temporary)), cwd=Path(temporary), capture=True)
-        except CommandFailed:
-            raise UserError(f"pip knows no versions of {source.name}", hint="is a package index reachable?") from None
-    known: list[str] = json.loads(done.stdout)["versions"]
-    return known[::-1]
+    """Versions of a project that have a wheel for this platform, oldest first, as pip lists them."""
+    with tempfile.TemporaryDirectory() as temporary, tempfile.TemporaryFile() as sink:
+        here = Path(temporary)
+        argv = [sys.executable, "-m", "pip", "index", "versions", "--no-input", *_platform_words(), source.name]
+        done = run(argv, env=_environment(here), cwd=here, log=sink, capture=True, check=False)
+        # The plain text is all that pip 23, which comes with CPython 3.11, has; --json came with 25.
+        listed = re.search(r"^Available versions: (.+)$", done.stdout.decode(errors="replace"), re.MULTILINE)
+        if done.status != 0 or listed is None:
+            sink.seek(0)
+            said = sink.read().decode(errors="replace").strip().splitlines()
+            last = f":\n  {said[-1]}" if said else ""
+            raise UserError(f"pip knows no versions of {source.name}{last}", hint="is a package index reachable?")
+    return [each.strip() for each in listed[1].split(",")][::-1]

@@ -1,11 +1,22 @@
-"""`url:` sources: files over HTTP, from several addresses, resumed after a cut and tried again after a fault."""
+"""`url:` sources: files over HTTP, from several addresses, resumed after a cut and tried again after a fault.
+
+In the user's cache: `partial/<sha256>` is what came so far of a pinned file; who appends to it holds
+`partial/<sha256>.lock`.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import functools
+import re
+import shutil
+import ssl
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import httpx
 
@@ -22,11 +33,14 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to go on: attempts at each address, seconds without a byte, the first pause (doubled each time)."""
+    """How long to go on: attempts at each address, seconds without a byte, the first pause (doubled each time),
+    seconds for one address in all, seconds between lines of progress."""
 
     attempts: int = 4
     stall: float = 30.0
     pause: float = 0.5
+    total: float = 3600.0
+    silence: float = 5.0
 
 
 PATIENCE = Patience()
@@ -36,85 +50,200 @@ class _Permanent(Exception):
     """A fault that another attempt at the same address cannot mend."""
 
 
-def _client(patience: Patience) -> httpx.Client:
-    return httpx.Client(timeout=httpx.Timeout(patience.stall), follow_redirects=True)
+class _Wrong(_Permanent):
+    """The address has other bytes than the pinned ones; the text says which."""
 
 
-def _receive(client: httpx.Client, address: str, partial: Path, file: File | None, name: str) -> None:
-    """One request; appends to `partial`. Raises httpx.HTTPError for faults that may pass."""
-    have = partial.stat().st_size if partial.exists() else 0
-    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with client.stream("GET", address, headers=headers) as response:
+class _Passing(Exception):
+    """A fault that another attempt may mend."""
+
+
+@dataclass(slots=True)
+class _Part:
+    """A file on its way from one address: what came so far, and the server's tag of that version."""
+
+    name: str
+    address: str
+    path: Path
+    file: File | None
+    patience: Patience
+    deadline: float
+    etag: str = ""
+    spoken: float = 0.0
+
+    def size(self) -> int:
+        """Bytes that can be resumed from: an unpinned file only while the server says that it is the same."""
+        usable = self.path.exists() and (self.file is not None or self.etag)
+        return self.path.stat().st_size if usable else 0
+
+    def progress(self, size: int) -> None:
+        """Say how far it is now and then; give up when the time for this address is over."""
+        now = time.monotonic()
+        if stopping():
+            raise Interrupted
+        if now > self.deadline:
+            raise _Permanent(f"{size} bytes in {self.patience.total:g} s, which is the limit")
+        if now - self.spoken > self.patience.silence:
+            self.spoken = now
+            whole = f" of {self.file.size / 1e6:.1f}" if self.file else ""
+            log.step(self.name, f"{size / 1e6:.1f}{whole} MB from {self.address}")
+
+
+def _check_status(status: int) -> None:
+    if status >= 500 or status in (408, 425, 429):
+        raise _Passing(f"status {status}")
+    if status not in (200, 206):
+        raise _Permanent(f"status {status}")
+
+
+def _start_of_body(part: _Part, response: httpx.Response, have: int) -> int:
+    """Where the body's first byte belongs in the file. Raises when this cannot become the pinned file."""
+    start, total = 0, response.headers.get("Content-Length", "")
+    if response.status_code == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if found is None or int(found[1]) != have:
+            part.path.unlink()
+            raise _Passing(f"asked to go on at byte {have}, the server did not")
+        start, total = have, found[2]
+    if part.file is not None and total.isdecimal() and int(total) != part.file.size:
+        raise _Wrong(f"{total} bytes")
+    return start
+
+
+def _receive(client: httpx.Client, part: _Part, have: int) -> None:
+    """One request; appends to what is there."""
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": part.etag} if part.etag else {})
+        log.step(part.name, f"going on at byte {have} from {part.address}")
+    with client.stream("GET", part.address, headers=headers) as response:
         if response.status_code == 416 and have:
-            partial.unlink()
-            raise httpx.ReadError("the server has fewer bytes than were received before")
-        if response.status_code >= 500 or response.status_code == 429:
-            raise httpx.ReadError(f"status {response.status_code}")
-        if response.status_code not in (200, 206):
-            raise _Permanent(f"status {response.status_code}")
-        if response.status_code == 200:
-            have = 0
-        with partial.open("ab" if have else "wb") as sink:
-            if have:
-                log.step(name, f"resuming {partial.name[:12]} at byte {have}")
-            for chunk in response.iter_raw(1 << 16):
-                if stopping():
-                    raise Interrupted
+            part.path.unlink()
+            raise _Passing(f"the server has no byte {have}, which came before")
+        _check_status(response.status_code)
+        start = _start_of_body(part, response, have)
+        tag = response.headers.get("ETag", "")
+        part.etag = "" if tag.startswith("W/") else tag
+        with part.path.open("ab" if start else "wb") as sink:
+            for chunk in response.iter_raw():  # as it comes: a size given here would hold bytes back, and lose them
                 sink.write(chunk)
-                if file is not None and sink.tell() > file.size:
+                if part.file is not None and sink.tell() > part.file.size:
                     break
+                part.progress(sink.tell())
 
 
-def _from_address(address: str, partial: Path, file: File | None, name: str, patience: Patience) -> str | None:
-    """Try one address until it is used up; None on success, else what was wrong, in words."""
-    fault = ""
-    with _client(patience) as client:
+def _judge(part: _Part, *, resumed: bool) -> None:
+    """Whether what came is the pinned file. Raises when it is not."""
+    if part.file is None:
+        return
+    size = part.path.stat().st_size
+    if size < part.file.size:  # a body without a length that was cut looks complete to HTTP
+        raise _Passing(f"{size} of {part.file.size} bytes")
+    got = f"more than {part.file.size} bytes" if size > part.file.size else sha256_file(part.path)
+    if got == part.file.sha256:
+        return
+    part.path.unlink()
+    if resumed:  # the first bytes may be of another version or another mirror
+        raise _Passing(f"put together of two parts: {got}")
+    raise _Wrong(got)
+
+
+def _attempt(client: httpx.Client, part: _Part) -> None:
+    have = part.size()
+    try:
+        if part.file is None or have < part.file.size:
+            _receive(client, part, have)
+        _judge(part, resumed=have > 0)
+    except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as error:
+        raise _Permanent(str(error)) from None
+    except httpx.TimeoutException:
+        raise _Passing(f"no byte for {part.patience.stall:g} s") from None
+    except httpx.HTTPError as error:
+        raise _Passing(str(error) or type(error).__name__) from None
+    except OSError as error:
+        raise UserError(f"{part.name}: {error.filename or part.path}: {error.strerror}") from error
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Certificates of certifi or of the user's SSL_CERT_FILE, and those of the machine; read once."""
+    context = httpx.create_ssl_context()
+    context.load_default_certs()
+    return context
+
+
+def _from_address(part: _Part) -> None:
+    """Try one address until it is used up. Raises _Permanent with all that was wrong."""
+    patience = part.patience
+    timeout = httpx.Timeout(patience.stall)
+    with httpx.Client(verify=_certificates(), timeout=timeout, follow_redirects=True) as client:
         for attempt in range(patience.attempts):
-            if attempt:
-                time.sleep(patience.pause * 2 ** (attempt - 1))
             try:
-                _receive(client, address, partial, file, name)
-            except _Permanent as error:
-                return str(error)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                fault = str(error) or type(error).__name__
-                continue
-            if file is None:
-                return None
-            size = partial.stat().st_size
-            if size < file.size:
-                fault = f"{size} of {file.size} bytes"
-                continue
-            got = sha256_file(partial)
-            if got == file.sha256:
-                return None
-            partial.unlink()
-            fault = f"{'more than ' if size > file.size else ''}{min(size, file.size)} bytes with SHA-256 {got}"
-    return fault
+                _attempt(client, part)
+                return
+            except _Passing as fault:
+                if attempt + 1 == patience.attempts:
+                    raise _Permanent(f"{fault} ({patience.attempts} attempts)") from None
+                log.step(part.name, f"{part.address}: {fault}; trying again")
+            time.sleep(min(patience.pause * 2**attempt, max(0.0, part.deadline - time.monotonic())))
+
+
+def _part(name: str, address: str, path: Path, file: File | None, patience: Patience) -> _Part:
+    now = time.monotonic()
+    return _Part(name, address, path, file, patience, deadline=now + patience.total, spoken=now)
+
+
+def _check_addresses(name: str, addresses: Sequence[str]) -> None:
+    for address in addresses:
+        if urlsplit(address).scheme not in ("http", "https"):
+            raise UserError(
+                f"{name}: {address}: only http: and https: addresses are fetched",
+                hint="a folder of this repository is a local: source",
+            )
 
 
 def fetch_file(name: str, file: File, addresses: Sequence[str], cache: Path, patience: Patience = PATIENCE) -> None:
     """Bring one pinned file into the cache. Raises HashMismatch when bytes came but never the pinned ones."""
+    _check_addresses(name, addresses)
     if blobs.sound(cache, file, name):
         return
     partial = cache / "partial" / file.sha256
     partial.parent.mkdir(parents=True, exist_ok=True)
-    faults = []
+    with partial.with_name(f"{file.sha256}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not blobs.sound(cache, file, name):  # another step or command was faster
+            _fetch_locked(name, file, addresses, partial, cache, patience)
+
+
+def _fetch_locked(
+    name: str, file: File, addresses: Sequence[str], partial: Path, cache: Path, patience: Patience
+) -> None:
+    log.step(name, f"fetching {file.name} from {addresses[0]}")
+    faults: list[tuple[str, _Permanent]] = []
     for address in addresses:
-        fault = _from_address(address, partial, file, name, patience)
-        if fault is None:
-            blobs.take(cache, file, partial, address)
-            partial.unlink()
-            return
-        faults.append((address, fault))
-        log.step(name, f"{address}: {fault}")
-    for address, fault in faults:
-        if "SHA-256" in fault:
-            raise HashMismatch(file.name, expected=file.sha256, got=fault.rpartition(" ")[2], origin=address)
+        try:
+            _from_address(_part(name, address, partial, file, patience))
+        except _Permanent as fault:
+            log.step(name, f"{address}: {fault}")
+            faults.append((address, fault))
+            continue
+        blobs.take(cache, file, partial, address)
+        partial.unlink()
+        return
+    wrong = [(address, fault) for address, fault in faults if isinstance(fault, _Wrong)]
+    if wrong:
+        others = [f"{address} ({fault})" for address, fault in faults if (address, fault) != wrong[0]]
+        raise HashMismatch(
+            f"{name}: {file.name}",
+            expected=f"{file.sha256} of {file.size} bytes",
+            got=str(wrong[0][1]),
+            origin=wrong[0][0] + (f"; also tried: {', '.join(others)}" if others else ""),
+        )
     tried = "".join(f"\n  {address}: {fault}" for address, fault in faults)
     raise UserError(
         f"{name}: {file.name} could not be fetched:{tried}",
-        hint="is the network reachable? What was received is kept and resumed; mirrors = [...] adds addresses",
+        hint="is the network reachable? What came is kept, the same command goes on from there; "
+        "mirrors = [...] in the recipe adds addresses",
     )
 
 
@@ -128,21 +257,31 @@ def fetch(name: str, source: Source, pin: Pin, cache: Path) -> None:
         fetch_file(name, file, _addresses(source), cache)
 
 
+def _file_name(name: str, address: str) -> str:
+    found = unquote(urlsplit(address).path.rpartition("/")[2])
+    if found in ("", ".", "..") or "/" in found or "\0" in found:
+        raise UserError(f"{name}: {address}: does not end in a file name")
+    return found
+
+
 def resolve(name: str, source: Source, cache: Path, patience: Patience = PATIENCE) -> tuple[File, ...]:
     """The file as the first address that answers has it; it is kept in the cache."""
-    partial = cache / "partial" / f"new-{name}"
-    partial.parent.mkdir(parents=True, exist_ok=True)
+    _check_addresses(name, _addresses(source))
+    base = _file_name(name, source.name)
+    (cache / "partial").mkdir(parents=True, exist_ok=True)
     faults = []
     for address in _addresses(source):
-        partial.unlink(missing_ok=True)
-        fault = _from_address(address, partial, None, name, patience)
-        if fault is None:
-            file = File(address.rpartition("/")[2].partition("?")[0], sha256_file(partial), partial.stat().st_size)
-            blobs.take(cache, file, partial, address)
-            partial.unlink()
+        with tempfile.TemporaryDirectory(dir=cache / "partial") as temporary:
+            path = Path(temporary) / "new"
+            try:
+                _from_address(_part(name, address, path, None, patience))
+            except _Permanent as fault:
+                faults.append(f"\n  {address}: {fault}")
+                continue
+            file = File(base, sha256_file(path), path.stat().st_size)
+            blobs.take(cache, file, path, address)
             return (file,)
-        faults.append(f"\n  {address}: {fault}")
-    raise UserError(f"{name}: no address could be fetched:{''.join(faults)}")
+    raise UserError(f"{name}: no address could be fetched:{''.join(faults)}", hint="is the network reachable?")
 
 
 def unpack(source: Source, pin: Pin, into: Path, cache: Path) -> None:
@@ -150,7 +289,7 @@ def unpack(source: Source, pin: Pin, into: Path, cache: Path) -> None:
     (file,) = pin.files
     path = blobs.path_of(cache, file.sha256)
     if not file.name.endswith(_ARCHIVES):
-        (into / file.name).write_bytes(path.read_bytes())
+        shutil.copyfile(path, into / Path(file.name).name)
         return
     if file.name.endswith(".zip"):
         archive.unpack_zip(path, into)
@@ -158,7 +297,9 @@ def unpack(source: Source, pin: Pin, into: Path, cache: Path) -> None:
         archive.unpack_tar(path, into)
     entries = list(into.iterdir())
     if len(entries) == 1 and entries[0].is_dir() and not entries[0].is_symlink():
-        top = entries[0].rename(into / f".{entries[0].name}.top")
-        for each in top.iterdir():
+        top = Path(tempfile.mkdtemp(dir=into.parent))
+        entries[0].rename(top / "top")
+        for each in (top / "top").iterdir():
             each.rename(into / each.name)
+        (top / "top").rmdir()
         top.rmdir()

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from sandkube.run import CommandFailed, base_environment, run
+from sandkube.errors import UserError
+from sandkube.run import CommandFailed, base_environment, run, run_attached
 
 
 def test_environment_is_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,3 +50,28 @@ def test_child_dies_with_its_parent(tmp_path: Path) -> None:
     readable, _, _ = select.select([ours], [], [], 10)
     assert readable and os.read(ours, 1) == b""
     os.close(ours)
+
+
+def test_attached_files_are_handed_over_as_pipes(tmp_path: Path) -> None:
+    """The program sees pipes, our place in the files stays right, and its exit status comes back."""
+    program = (
+        "import os, stat, sys\n"
+        "print([stat.S_ISFIFO(os.fstat(each).st_mode) for each in (0, 1, 2)], sys.stdin.read())\n"
+        "sys.exit(3)"
+    )
+    code = (
+        "import sys; from sandkube.run import run_attached\n"
+        "print('before', flush=True)\n"
+        f"print('after', run_attached([sys.executable, '-c', {program!r}], {{}}))"
+    )
+    (tmp_path / "in").write_text("given\n")
+    with (tmp_path / "in").open() as given, (tmp_path / "out").open("a") as out:
+        subprocess.run(
+            [sys.executable, "-c", code], stdin=given, stdout=out, stderr=out, cwd=Path(__file__).parents[2], check=True
+        )
+    assert (tmp_path / "out").read_text() == "before\n[True, True, True] given\n\nafter 3\n"
+
+
+def test_attached_program_that_is_missing_is_a_sentence() -> None:
+    with pytest.raises(UserError, match=r"^/no/such: No such file or directory\n  hint: \./do build makes it$"):
+        run_attached(["/no/such"], {})

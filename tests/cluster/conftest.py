@@ -1,0 +1,76 @@
+"""Real boots: they need what `./do build` makes, in outputs/result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandkube.cluster import start, stop
+from sandkube.cluster.place import Place, State, all_places, place
+from sandkube.cluster.pod import Kubectl
+from sandkube.cluster.start import Programs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A started cluster and the events of its start."""
+
+    place: Place
+    kubectl: Kubectl
+    events: list[dict[str, Any]]
+
+    @property
+    def state(self) -> State:
+        """As it is recorded now."""
+        state = self.place.read()
+        assert state is not None
+        return state
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    """What was built last."""
+    result = ROOT / "outputs/result"
+    made = Programs(
+        runsc=(result / "gvisor/bin/runsc").resolve(),
+        bundle=(result / "bundle").resolve(),
+        kubectl=(result / "kubectl/bin/kubectl").resolve(),
+    )
+    for path in (made.runsc, made.bundle, made.kubectl):
+        if not path.exists():
+            pytest.fail(f"{path} is missing: run ./do build first", pytrace=False)
+    return made
+
+
+def boot(one: Place, programs: Programs) -> Cluster:
+    """Start a cluster."""
+    with one.lock():
+        events = list(start.start(one, programs))
+    return Cluster(one, Kubectl(programs.kubectl, one), events)
+
+
+@pytest.fixture
+def outputs(tmp_path: Path) -> Iterator[Path]:
+    """A folder for clusters of one test; its path is longer than a socket's may be."""
+    folder = tmp_path / ("x" * 100)
+    folder.mkdir()
+    yield folder
+    for one in all_places(folder):
+        stop.stop(one)
+
+
+@pytest.fixture(scope="session")
+def cluster(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests that leave it as it is."""
+    one = place(tmp_path_factory.mktemp("outputs"), "shared")
+    try:
+        yield boot(one, programs)
+    finally:
+        if one.folder.exists():
+            stop.stop(one)

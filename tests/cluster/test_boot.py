@@ -1,0 +1,171 @@
+"""A cluster from boot to end: node, pod, access, several at once, every user, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandkube.cluster import stop
+from sandkube.cluster.place import place
+from sandkube.cluster.pod import NAME, apply
+from sandkube.cluster.processes import with_words
+from sandkube.cluster.sandbox import Sandbox
+from sandkube.cluster.start import Programs
+from sandkube.cluster.status import row
+from sandkube.run import base_environment
+from tests.cluster.conftest import ROOT, Cluster, boot
+
+ORDINARY = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from sandkube.cluster import start, stop
+from sandkube.cluster.place import place
+from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.status import row
+runsc, bundle, kubectl, outputs = map(Path, sys.argv[2:])
+one = place(outputs, "ordinary")
+with one.lock():
+    for event in start.start(one, start.Programs(runsc, bundle, kubectl)):
+        print(event)
+print(apply(Kubectl(kubectl, one), fresh=True))
+print("memory", row(one).memory >> 20)
+stop.stop(one)
+print("left", [path.name for path in one.folder.parent.iterdir()])
+"""
+
+
+def mounts_below(folder: Path) -> list[str]:
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line]
+
+
+def test_the_node_is_ready_and_of_the_version(cluster: Cluster) -> None:
+    (node,) = json.loads(cluster.kubectl("get", "nodes", "--output=json").stdout)["items"]
+    assert node["metadata"]["name"] == "runsc"
+    assert node["status"]["nodeInfo"]["kubeletVersion"] == "v1.34.2"
+    assert {each["type"]: each["status"] for each in node["status"]["conditions"]}["Ready"] == "True"
+    stages = [event["stage"] for event in cluster.events if event["type"] == "stage"]
+    assert {"containerd", "apiserver", "ready"} <= set(stages)
+
+
+def test_the_acceptance_pod_runs_and_is_kept(cluster: Cluster) -> None:
+    first = apply(cluster.kubectl, fresh=False).splitlines()
+    assert first[0].split()[:6] == ["NAME", "READY", "STATUS", "RESTARTS", "AGE", "IP"]
+    cells = first[1].split()
+    assert cells[:4] == [NAME, "1/1", "Running", "0"]
+    assert cells[5].startswith("10.88.0.")
+    assert cells[6] == "runsc"
+    assert apply(cluster.kubectl, fresh=False).splitlines()[1].split()[:4] == [NAME, "1/1", "Running", "0"]
+    assert cluster.kubectl("logs", NAME).stdout == b"ready\n"
+    assert cluster.kubectl("exec", NAME, "--", "echo", "hello").stdout == b"hello\n"
+
+
+def test_the_api_is_on_loopback_with_its_own_certificate(cluster: Cluster) -> None:
+    port = cluster.state.port
+    assert f"server: https://127.0.0.1:{port}" in cluster.place.kubeconfig.read_text()
+    assert cluster.place.kubeconfig.stat().st_mode & 0o777 == 0o600
+    assert cluster.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    wanted = f"0100007F:{port:04X}"  # 127.0.0.1, proc(5) net/tcp
+    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines() if " 0A " in line]
+    assert wanted in listening
+    assert f"00000000:{port:04X}" not in listening
+
+
+def test_a_shell_in_the_node(cluster: Cluster, programs: Programs) -> None:
+    sandbox = Sandbox(programs.runsc, cluster.place.runsc, cluster.state.container)
+    done = subprocess.run(
+        sandbox.execute(["/bin/sh", "-c", "hostname; id -u; cat; exit 7"]),
+        env=base_environment(Path("/root")),
+        input=b"through\n",
+        capture_output=True,
+    )
+    assert (done.stdout, done.returncode) == (b"runsc\n0\nthrough\n", 7), done.stderr
+
+
+def test_status_tells_memory_and_address(cluster: Cluster) -> None:
+    mine = row(cluster.place)
+    assert (mine.state, mine.node, mine.address) == ("running", "runsc", f"https://127.0.0.1:{cluster.state.port}")
+    assert 100 << 20 < mine.memory < 2 << 30
+
+
+def test_a_second_cluster_beside_the_first(cluster: Cluster, programs: Programs, outputs: Path) -> None:
+    """Stopping it leaves nothing, and the first alone."""
+    temporary = set(Path("/tmp").iterdir())
+    second = boot(place(outputs, "second"), programs)
+    assert second.state.port != cluster.state.port
+    assert second.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    assert mounts_below(second.place.folder) == []
+    stop.stop(second.place)
+    assert list(with_words(f"--root={second.place.runsc}")) == []
+    assert [path.name for path in outputs.rglob("*")] == ["clusters", ".second.lock"]
+    assert not [path for path in set(Path("/tmp").iterdir()) - temporary if "runsc" in path.name]
+    assert cluster.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "sandbox"])
+def test_after_a_kill_nothing_runs_and_it_starts_anew(programs: Programs, outputs: Path, victim: str) -> None:
+    one = boot(place(outputs, "killed"), programs)
+    processes = list(with_words(f"--root={one.place.runsc}"))
+    assert len(processes) >= 4, "runsc run, its sandbox, its gofer, the forwarder"
+    supervisor = one.state.pid
+    descriptors = [os.pidfd_open(pid) for pid in [supervisor, *processes]]
+    if victim == "sandbox":
+        sandbox = next(pid for pid in processes if b"runsc-sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(sandbox, signal.SIGKILL)
+    else:
+        os.kill(supervisor, signal.SIGKILL)
+    for descriptor in descriptors:
+        assert select.select([descriptor], [], [], 20)[0]
+        os.close(descriptor)
+    mine = row(one.place)
+    assert mine.state == ("killed" if victim == "supervisor" else "failed")
+    if victim == "sandbox":
+        assert mine.reason.startswith("sandbox: the sandbox ended (")
+    again = boot(one.place, programs)
+    assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+
+
+def ordinary_python() -> str:
+    """A Python that the user nobody may run; this one may be below a home that is closed to others."""
+    for each in (sys.executable, "/usr/bin/python3"):
+        code = "import sys; sys.exit(sys.version_info < (3, 11))"
+        with_user = {"user": "nobody", "cwd": "/", "capture_output": True}
+        try:
+            if subprocess.run([each, "-c", code], **with_user).returncode == 0:  # type: ignore[call-overload]
+                return each
+        except OSError:
+            continue
+    pytest.skip("there is no Python 3.11 that the user nobody may run")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="every test here is an ordinary user's already")
+def test_an_ordinary_user(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> None:
+    base = tmp_path_factory.mktemp("ordinary")
+    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
+        folder.chmod(folder.stat().st_mode | 0o011)
+    python = ordinary_python()
+    os.chown(base, 65534, 65534)
+    words = [str(each) for each in (ROOT, programs.runsc, programs.bundle, programs.kubectl, base)]
+    done = subprocess.run(
+        [python, "-c", ORDINARY, *words],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert any(line.split()[:3] == [NAME, "1/1", "Running"] for line in lines)
+    assert int(next(line.split()[1] for line in lines if line.startswith("memory"))) > 100
+    assert lines[-1] == "left ['.ordinary.lock']"

@@ -1,0 +1,27 @@
+"""Real builds: what the tests of this folder share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.clones import ROOT, Clone, clone
+
+
+@pytest.fixture(scope="session")
+def here() -> Clone:
+    """This checkout, with the user's own cache, everything built."""
+    one = Clone(ROOT, Path(os.environ.get("HOME", "/root")))
+    one.do("build")
+    return one
+
+
+@pytest.fixture
+def twin(here: Clone, tmp_path: Path) -> Clone:
+    """A clone elsewhere that shares this checkout's store and cache."""
+    one = clone(tmp_path, "twin", home=here.home)
+    (one.folder / "outputs").mkdir()
+    (one.folder / "outputs/store").symlink_to(ROOT / "outputs/store")
+    return one

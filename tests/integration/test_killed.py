@@ -1,0 +1,69 @@
+"""kill -9 at random moments, twenty times: the next run goes on, nothing is left over, the bytes are the same."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import select
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.clones import Clone, clone
+
+ROUNDS = 20
+LONGEST = 14.0  # seconds until the kill; a whole run of these steps takes longer than that when it starts anew
+STEPS = ("image-test", "podnet")
+
+
+def processes_in(folder: Path) -> Iterator[str]:
+    """Command lines of processes that work in a folder or name it."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            place = os.readlink(entry / "cwd")  # noqa: PTH115
+        except OSError:
+            continue
+        if str(folder) in line or place.startswith(str(folder)):
+            yield f"{entry.name} {line}"
+
+
+def kill_after(one: Clone, seconds: float) -> bool:
+    """Kill `./do build` after some seconds; whether it was still running."""
+    process = one.popen("build", *STEPS)
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        ended = bool(poll.poll(seconds * 1000))
+        if not ended:
+            os.kill(process.pid, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    assert process.stdout is not None
+    process.stdout.read()  # ends when the last child that has it open ends
+    process.stdout.close()
+    process.wait()
+    return not ended
+
+
+def test_killed_twenty_times(here: Clone, tmp_path: Path) -> None:
+    one = clone(tmp_path, "killed", home=here.home)
+    one.do("list")  # the set-up of .venv is not what is killed here
+    moments = random.Random(20261124)
+    killed = sum(kill_after(one, moments.uniform(0.1, LONGEST)) for _ in range(ROUNDS))
+    print(f"{killed} of {ROUNDS} runs were killed")
+    assert killed >= 3
+    one.do("build", *STEPS)
+    expected = here.outputs()
+    assert one.outputs() == {name: expected[name] for name in one.outputs()}
+    assert set(STEPS) <= one.outputs().keys()
+    assert list(processes_in(one.folder)) == []
+    assert str(one.folder) not in Path("/proc/self/mounts").read_text()
+    assert list((one.folder / "outputs/store/staging").iterdir()) == []
+    store = one.folder / "outputs/store"
+    assert all(len(path.name) == 64 for path in (store / "trees").iterdir())
+    assert all(re.fullmatch(r"[0-9a-f]{64}\.json", path.name) for path in (store / "records").iterdir())
