@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -115,12 +116,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range", "")
-        self.served.seen.append((self.path, asked))
-        waiting = self.served.faults.get(self.path, [])
+        path = unquote(self.path)
+        self.served.seen.append((path, asked))
+        waiting = self.served.faults.get(path, [])
         fault = waiting.pop(0) if waiting else None
-        content = self.served.files.get(self.path)
+        content = self.served.files.get(path)
         if content is None:
-            content = self.served.files.get(self.path.partition("?")[0])
+            content = self.served.files.get(path.partition("?")[0])
         if isinstance(fault, Other):
             content = fault.content
         if isinstance(fault, Status) or content is None:

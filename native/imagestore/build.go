@@ -70,6 +70,9 @@ func build(ctx context.Context, out, namespace string, all []layout) (err error)
 }
 
 func create(out string) (*store, func() error, error) {
+	if found, err := os.ReadDir(out); err == nil && len(found) > 0 {
+		return nil, nil, fmt.Errorf("%s is not empty", out)
+	}
 	blobs, err := local.NewStore(filepath.Join(out, contentFolder))
 	if err != nil {
 		return nil, nil, err
@@ -93,7 +96,7 @@ func create(out string) (*store, func() error, error) {
 	return &store{root: out, db: db, modes: map[string]string{}, sizes: map[string]int64{}}, shut, nil
 }
 
-// add imports one image under its name and under its id, as a pull through the CRI does.
+// add imports one image under all its references, as a pull through the CRI does.
 func (s *store) add(ctx context.Context, image layout) error {
 	chain := identity.ChainID(image.config.RootFS.DiffIDs).String()
 	if err := s.write(ctx, image, image.manifest.Config, map[string]string{
@@ -114,9 +117,15 @@ func (s *store) add(ctx context.Context, image layout) error {
 	if err := s.unpack(ctx, image); err != nil {
 		return err
 	}
-	for _, name := range []string{image.name, image.manifest.Config.Digest.String()} {
+	names, err := image.references()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
 		record := images.Image{Name: name, Target: image.descriptor, Labels: maps.Clone(managed)}
-		if _, err := metadata.NewImageStore(s.db).Create(ctx, record); err != nil {
+		_, err := metadata.NewImageStore(s.db).Create(ctx, record)
+		// An image with two names has one id, and one digest in a repository.
+		if err != nil && (name == image.name || !errdefs.IsAlreadyExists(err)) {
 			return err
 		}
 	}
@@ -156,7 +165,7 @@ func (s *store) unpack(ctx context.Context, image layout) error {
 		if err != nil {
 			return err
 		}
-		size, err := s.extract(image.path(layer.Digest), upper)
+		size, err := s.extract(image.path(layer.Digest), upper, at)
 		if err != nil {
 			return err
 		}

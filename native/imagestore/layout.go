@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -75,4 +76,21 @@ func (l layout) read(id digest.Digest, into any) error {
 		return fmt.Errorf("blob %s: its bytes have another digest", id)
 	}
 	return json.Unmarshal(data, into)
+}
+
+// references are the names that the CRI plug-in gives a pulled image: the tag, the digest in its
+// repository, and the image id, which is the digest of the configuration.
+func (l layout) references() ([]string, error) {
+	named, err := reference.ParseDockerRef(l.name)
+	if err != nil {
+		return nil, err
+	}
+	if named.String() != l.name {
+		return nil, fmt.Errorf("the kubelet would look for this image as %s; give it that name", named)
+	}
+	if _, tagged := named.(reference.NamedTagged); !tagged {
+		return nil, fmt.Errorf("the name has no tag")
+	}
+	byDigest := named.Name() + "@" + l.descriptor.Digest.String()
+	return []string{l.name, byDigest, l.manifest.Config.Digest.String()}, nil
 }

@@ -4,7 +4,9 @@
 //	imagestore --out DIR [--namespace k8s.io] NAME=LAYOUT ...
 //
 // LAYOUT is an OCI image layout of one image for linux/amd64. The same images
-// give the same bytes, whatever the clock, the user, the umask and the folder.
+// give the same bytes, whatever their order, the clock, the user, the umask
+// and the folder. Modes are not part of that: of a file in a snapshot it counts
+// whether it may be executed, what else there is to know is in modes.json.
 package main
 
 import (
@@ -12,6 +14,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -44,5 +47,7 @@ func run(out, namespace string, arguments []string) error {
 		}
 		images = append(images, image)
 	}
+	// Snapshots are numbered in the order of their making.
+	slices.SortFunc(images, func(a, b layout) int { return strings.Compare(a.name, b.name) })
 	return build(context.Background(), out, namespace, images)
 }

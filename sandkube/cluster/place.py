@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from sandkube import log
 from sandkube.errors import UserError
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
@@ -123,7 +124,11 @@ class Place:
         """Keep others from starting or stopping the cluster."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         with (self.folder.parent / f".{self.name}.lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                log.say(f"waiting for another command that starts or stops cluster {self.name}")
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
 

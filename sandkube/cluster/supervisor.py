@@ -291,6 +291,9 @@ def _sentence(error: BaseException) -> str:
 
 
 def _how(status: int) -> str:
+    """How runsc ended: by a signal itself, or because its sandbox did (128 and the signal)."""
+    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
+        return "killed by signal 9; did this machine run out of memory?"
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
 
 

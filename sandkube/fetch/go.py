@@ -92,8 +92,11 @@ def call(go: Path, words: Sequence[str], env: dict[str, str], cwd: Path) -> str:
             done = run([go, *words], env=env, cwd=cwd, log=sink, capture=True)
         except CommandFailed as failure:
             sink.seek(0)
-            said = (sink.read() or failure.finished.stdout).decode(errors="replace").strip().splitlines()
-            text = "\n  ".join([line for line in said if not line.startswith("go: downloading ")][-6:])
+            said = (sink.read() or failure.finished.stdout).decode(errors="replace").splitlines()
+            # A checksum mismatch is told in ten lines, the sums in the first of them.
+            text = "\n  ".join(
+                [line for line in said if line.strip() and not line.startswith("go: downloading ")][-12:]
+            )
             raise UserError(
                 f"go {' '.join(words[:3])}: {failure.message}:\n  {text}",
                 hint="is a module proxy reachable? GOPROXY, NETRC and proxy variables are honoured",
@@ -192,6 +195,8 @@ def _download_all(go: Path, missing: Sequence[Module], cache: _Cache, name: str)
         except Interrupted:
             raise
         except UserError as error:
+            if re.search(r"404 Not Found|410 Gone", error.message):
+                raise
             missing = [each for each in missing if cache.fault(each) == _ABSENT]
             last = error.message.splitlines()[-1].strip()
             log.step(name, f"{len(missing)} Go modules did not come, asking again: {last}")

@@ -127,7 +127,7 @@ def test_after_a_kill_nothing_runs_and_it_starts_anew(programs: Programs, output
     mine = row(one.place)
     assert mine.state == ("killed" if victim == "supervisor" else "failed")
     if victim == "sandbox":
-        assert mine.reason.startswith("sandbox: the sandbox ended (")
+        assert mine.reason.startswith("sandbox: the sandbox ended (killed by signal 9;")
     again = boot(one.place, programs)
     assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
 

@@ -127,7 +127,9 @@ def test_a_sandbox_that_ends_later_is_in_the_status(one: Place) -> None:
     os.kill(main, signal.SIGKILL)
     wait_end(state.pid)
     assert processes(one) == []
-    assert row(one).reason.startswith("sandbox: the sandbox ended (killed by signal 9); ")
+    assert row(one).reason.startswith(
+        "sandbox: the sandbox ended (killed by signal 9; did this machine run out of memory?); "
+    )
     assert not one.kubeconfig.exists()
     boot(one, BOOTS + WAITS)
     assert row(one).state == "running"

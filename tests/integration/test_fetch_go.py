@@ -1,0 +1,272 @@
+"""Go modules by the real go client from a module proxy on loopback: sums, faults, and a damaged module cache."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandkube.errors import HashMismatch, UserError
+from sandkube.fetch import go
+from sandkube.lock import Module
+from tests.clones import ROOT
+from tests.servers import Other, Reset, Served, Status, file_server, go_module, only_loopback
+
+GOOD = go_module("example.com/demo", "v1.2.3", {"demo.go": "package demo\n"})
+EVIL = go_module("example.com/demo", "v1.2.3", {"demo.go": "package demo // evil\n"})
+ZIP, MOD = "/example.com/demo/@v/v1.2.3.zip", "/example.com/demo/@v/v1.2.3.mod"
+UPPER = {  # an upper-case letter is asked for as !letter; what is inside the zip keeps its name
+    path.replace("/Up", "/!up"): content
+    for path, content in go_module("example.com/Up", "v0.1.0", {"up.go": "package up\n"}).items()
+}
+NEWEST = go_module("example.com/demo", "v1.10.0", {"demo.go": "package demo\n"})
+LIST = {"/example.com/demo/@v/list": b"v1.3.0-rc.1\nv1.2.3\nv1.10.0\nv1.9.0\n"}
+
+
+@pytest.fixture(scope="session")
+def client() -> Path:
+    """The pinned go client, built by the engine."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH",)}
+    subprocess.run(["./do", "build", "go-client"], cwd=ROOT, env=env, check=True)
+    return (ROOT / "outputs/result/go-client/go/bin/go").resolve()
+
+
+@pytest.fixture
+def proxy(client: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+    only_loopback(monkeypatch, tmp_path / "home")
+    with file_server(GOOD | UPPER | LIST | NEWEST) as served:
+        monkeypatch.setenv("GOPROXY", served.address)
+        yield served
+
+
+@pytest.fixture
+def demo(client: Path, proxy: Served, tmp_path: Path) -> Module:
+    """The pin of the good module, found with a cache of its own."""
+    found = go.resolve_module(client, "example.com/demo", "v1.2.3", cache=tmp_path / "pin")
+    proxy.seen.clear()
+    return found
+
+
+def files(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def unpacked(cache: Path) -> Path:
+    return cache / "gomod/example.com/demo@v1.2.3"
+
+
+def test_fetched_once_and_copied(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    asked = len(proxy.seen)
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert len(proxy.seen) == asked
+    go.source_tree(demo, tmp_path / "src", cache=tmp_path)
+    assert files(tmp_path / "src") == {"demo.go": "package demo\n", "go.mod": "module example.com/demo\n\ngo 1.24\n"}
+    assert (tmp_path / "src/demo.go").stat().st_mode & 0o777 == 0o644
+
+
+def test_sums_are_those_of_the_go_command(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert go.tree_h1(demo, unpacked(tmp_path)) == demo.zip
+
+
+def test_only_go_mod_where_only_that_is_pinned(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    go.fetch_modules(client, [Module(demo.path, demo.version, None, demo.mod)], cache=tmp_path, name="recipe")
+    assert ZIP not in {path for path, _ in proxy.seen}
+    assert not unpacked(tmp_path).exists()
+
+
+def test_a_wrong_zip_is_never_used(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    proxy.faults[ZIP] = [Other(EVIL[ZIP])]
+    with pytest.raises(HashMismatch) as caught:
+        go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert caught.value.message.startswith(
+        "recipe: Go module example.com/demo@v1.2.3, files: the bytes do not match their pin: "
+        f"expected {demo.zip}, got h1:"
+    )
+    assert caught.value.message.endswith(", from the module proxy")
+    assert not unpacked(tmp_path).exists()
+    assert not list(tmp_path.glob("gomod/cache/download/example.com/demo/@v/*.zip"))
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert (unpacked(tmp_path) / "demo.go").read_text() == "package demo\n"
+
+
+def test_a_wrong_go_mod_is_never_used(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    proxy.faults[MOD] = [Other(b"module example.com/demo\n\ngo 1.23\n")]
+    with pytest.raises(HashMismatch) as caught:
+        go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert caught.value.message.startswith(
+        "recipe: Go module example.com/demo@v1.2.3, go.mod: the bytes do not match their pin: "
+        f"expected {demo.mod}, got h1:"
+    )
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+
+
+@pytest.mark.parametrize("fault", [Reset(60), Status(500), Other(b"not a zip")], ids=["reset", "500", "junk"])
+def test_passing_faults(
+    fault: Reset | Status | Other,
+    client: Path,
+    proxy: Served,
+    demo: Module,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    proxy.faults[ZIP] = [fault]
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert (unpacked(tmp_path) / "demo.go").read_text() == "package demo\n"
+    assert "recipe: 1 Go modules did not come, asking again: " in capsys.readouterr().out
+
+
+def test_a_module_that_is_gone(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    for path in (ZIP, MOD, ZIP.replace(".zip", ".info")):
+        del proxy.files[path]
+    with pytest.raises(UserError) as caught:
+        go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert str(caught.value) == (
+        "go mod download example.com/demo@v1.2.3: go: exit status 1:\n"
+        f"  go: example.com/demo@v1.2.3: reading {proxy.address}/example.com/demo/@v/v1.2.3.info: 404 Not Found\n"
+        "  hint: is a module proxy reachable? GOPROXY, NETRC and proxy variables are honoured"
+    )
+
+
+def damage_file(cache: Path) -> None:
+    path = unpacked(cache) / "demo.go"
+    path.chmod(0o644)
+    path.write_text("package demo // evil\n")
+
+
+def damage_extra(cache: Path) -> None:
+    unpacked(cache).chmod(0o755)
+    (unpacked(cache) / "extra.go").write_text("package demo\n")
+
+
+def damage_missing(cache: Path) -> None:
+    unpacked(cache).chmod(0o755)
+    (unpacked(cache) / "demo.go").unlink()
+
+
+def damage_mod(cache: Path) -> None:
+    path = cache / "gomod/cache/download/example.com/demo/@v/v1.2.3.mod"
+    path.chmod(0o644)
+    path.write_text("module example.com/demo\n\ngo 1.23\n")
+
+
+@pytest.mark.parametrize("damage", [damage_file, damage_extra, damage_missing, damage_mod])
+def test_a_damaged_cached_module_is_named_and_mended(
+    damage, client: Path, proxy: Served, demo: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    damage(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^Go module example\.com/demo@v1\.2\.3: the sum of its (files|go\.mod) is h1:"
+    ):
+        go.source_tree(demo, tmp_path / "src", cache=tmp_path)
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    part, pinned = ("go.mod", demo.mod) if damage is damage_mod else ("files", demo.zip)
+    said = capsys.readouterr().out
+    assert f"recipe: cached module example.com/demo@v1.2.3 was damaged: the sum of its {part} is h1:" in said
+    assert f", pinned is {pinned}; it is fetched again\n" in said
+    go.source_tree(demo, tmp_path / "src", cache=tmp_path)
+    assert (tmp_path / "src/demo.go").read_text() == "package demo\n"
+
+
+def test_an_unfinished_module_is_finished(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    """A go client that was killed while it unpacked leaves a part of the folder and a .partial mark."""
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    damage_missing(tmp_path)
+    (tmp_path / "gomod/cache/download/example.com/demo/@v/v1.2.3.partial").touch()
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    assert (unpacked(tmp_path) / "demo.go").read_text() == "package demo\n"
+
+
+def test_several_steps_at_once(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    """Steps share modules; first from an empty cache, then from one that all find damaged."""
+
+    def one() -> None:
+        try:
+            go.fetch_modules(client, [demo, upper], cache=tmp_path, name="recipe")
+            go.source_tree(demo, tmp_path / f"src{threading.get_ident()}", cache=tmp_path)
+        except BaseException as error:
+            faults.append(error)
+
+    upper = go.resolve_module(client, "example.com/Up", "v0.1.0", cache=tmp_path / "pin")
+    faults: list[BaseException] = []
+    for _ in range(2):
+        threads = [threading.Thread(target=one) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert faults == []
+        damage_file(tmp_path)
+
+
+def module_tree(folder: Path, proxy: Served, client: Path) -> Path:
+    """A main module that imports example.com/demo in its program and example.com/Up in its test only."""
+    folder.mkdir()
+    (folder / "go.mod").write_text(
+        "module main\n\ngo 1.24\n\nrequire (\n\texample.com/demo v1.2.3\n\texample.com/Up v0.1.0\n)\n"
+    )
+    (folder / "main.go").write_text('package main\n\nimport _ "example.com/demo"\n\nfunc main() {}\n')
+    (folder / "main_test.go").write_text('package main\n\nimport _ "example.com/Up"\n')
+    env = go.environment(folder.parent / "tidy", folder.parent) | {"GOPROXY": proxy.address, "GONOSUMDB": "*"}
+    go.call(client, ["mod", "tidy"], env, folder)
+    return folder
+
+
+@pytest.mark.parametrize("test", [False, True])
+def test_closure_is_what_is_read(test: bool, client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+    tree = module_tree(tmp_path / "main", proxy, client)
+    found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=test, cache=tmp_path)
+    whole = {f"{each.path}@{each.version}" for each in found if each.zip}
+    assert whole == {"example.com/demo@v1.2.3", *(["example.com/Up@v0.1.0"] if test else [])}
+    assert demo in found
+    assert len(found) == len(whole)
+
+
+@pytest.mark.parametrize("evil", [b"junk", EVIL[ZIP]], ids=["junk", "evil"])
+def test_closure_with_a_damaged_cached_zip(
+    evil: bytes, client: Path, proxy: Served, demo: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = module_tree(tmp_path / "main", proxy, client)
+    go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
+    cached = tmp_path / "gomod/cache/download" / ZIP[1:]
+    cached.chmod(0o644)
+    cached.write_bytes(evil)
+    found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=False, cache=tmp_path)
+    assert demo in found
+    assert "go: cached example.com/demo/@v/v1.2.3.zip was damaged; removed\n" in capsys.readouterr().out
+
+
+def test_closure_refuses_what_go_sum_refuses(client: Path, proxy: Served, tmp_path: Path) -> None:
+    tree = module_tree(tmp_path / "main", proxy, client)
+    proxy.files[ZIP] = EVIL[ZIP]
+    with pytest.raises(UserError, match=r"checksum mismatch"):
+        go.resolve_closure(client, tree, ["."], [], cgo=False, test=False, cache=tmp_path)
+
+
+def test_another_version_than_asked_for(client: Path, proxy: Served, tmp_path: Path) -> None:
+    proxy.files["/example.com/demo/@v/main.info"] = b'{"Version":"v1.2.3"}'
+    with pytest.raises(UserError) as caught:
+        go.resolve_module(client, "example.com/demo", "main", cache=tmp_path)
+    assert str(caught.value) == (
+        "go:example.com/demo@main: the proxy resolves it to v1.2.3\n  hint: write that version"
+    )
+
+
+def test_versions_are_releases_oldest_first(client: Path, proxy: Served) -> None:
+    assert go.versions(client, "example.com/demo") == ["v1.2.3", "v1.9.0", "v1.10.0"]
+
+
+def test_passwords_of_the_user_are_honoured(
+    client: Path, proxy: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.netrc").touch(0o600)
+    assert go.environment(tmp_path, tmp_path)["NETRC"] == str(tmp_path / "home/.netrc")
+    monkeypatch.setenv("NETRC", "/elsewhere")
+    assert go.environment(tmp_path, tmp_path)["NETRC"] == "/elsewhere"
