@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import stat
 import subprocess
@@ -91,6 +92,32 @@ def _registered(process: subprocess.Popen[bytes]) -> Iterator[None]:
             _children.discard(process.pid)
 
 
+@contextlib.contextmanager
+def _killed_with(other: int | None, pid: int) -> Iterator[None]:
+    """While inside, kill a child as soon as the process behind the pidfd `other` ends."""
+    if other is None:
+        yield
+        return
+    child = os.pidfd_open(pid)
+    done, finish = os.pipe()
+
+    def watch() -> None:
+        readable, _, _ = select.select([other, done], [], [])
+        if other in readable:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(child, signal.SIGKILL)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        os.close(finish)
+        watcher.join()
+        os.close(done)
+        os.close(child)
+
+
 def stop_children() -> None:
     """Kill every running child with its process group; later `run` calls refuse. For SIGINT and SIGTERM."""
     _stopping.set()
@@ -115,10 +142,12 @@ def run(
     pass_fds: Sequence[int] = (),
     capture: bool = False,
     check: bool = True,
+    no_longer_than: int | None = None,
 ) -> Finished:
     """Run a command to its end.
 
     `log` gets standard error, and standard output unless `capture` is set, which returns it instead.
+    When the process behind the pidfd `no_longer_than` ends, the command is killed.
     Raises `CommandFailed` unless `check` is off, `Interrupted` when the user stopped the run.
     """
     if _stopping.is_set():
@@ -135,7 +164,7 @@ def run(
         pass_fds=pass_fds,
         process_group=0,
     )
-    with _registered(process):
+    with _registered(process), _killed_with(no_longer_than, process.pid):
         if _stopping.is_set():
             stop_children()
         stdout, _ = process.communicate(stdin)

@@ -47,7 +47,10 @@ type store struct {
 // build fills out with the images, then writes both databases anew with fixed times.
 func build(ctx context.Context, out, namespace string, all []layout) (err error) {
 	ctx = namespaces.WithNamespace(ctx, namespace)
-	one, shut, err := create(out)
+	if found, err := os.ReadDir(out); err == nil && len(found) > 0 {
+		return fmt.Errorf("%s is not empty", out)
+	}
+	one, shut, err := use(out)
 	if err != nil {
 		return err
 	}
@@ -69,22 +72,20 @@ func build(ctx context.Context, out, namespace string, all []layout) (err error)
 	return os.WriteFile(filepath.Join(out, modesFile), append(data, '\n'), 0o644)
 }
 
-func create(out string) (*store, func() error, error) {
-	if found, err := os.ReadDir(out); err == nil && len(found) > 0 {
-		return nil, nil, fmt.Errorf("%s is not empty", out)
-	}
-	blobs, err := local.NewStore(filepath.Join(out, contentFolder))
+// use opens the store in a folder, as containerd does; a folder without one gets an empty store.
+func use(root string) (*store, func() error, error) {
+	blobs, err := local.NewStore(filepath.Join(root, contentFolder))
 	if err != nil {
 		return nil, nil, err
 	}
-	layers, err := overlay.NewSnapshotter(filepath.Join(out, snapshotterFolder))
+	layers, err := overlay.NewSnapshotter(filepath.Join(root, snapshotterFolder))
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(out, metadataFolder), 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(root, metadataFolder), 0o755); err != nil {
 		return nil, nil, err
 	}
-	file, err := bolt.Open(filepath.Join(out, metadataFolder, "meta.db"), 0o644, nil)
+	file, err := bolt.Open(filepath.Join(root, metadataFolder, "meta.db"), 0o644, nil)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -93,7 +94,7 @@ func create(out string) (*store, func() error, error) {
 	if err := db.Init(context.Background()); err != nil {
 		return nil, nil, errors.Join(err, shut())
 	}
-	return &store{root: out, db: db, modes: map[string]string{}, sizes: map[string]int64{}}, shut, nil
+	return &store{root: root, db: db, modes: map[string]string{}, sizes: map[string]int64{}}, shut, nil
 }
 
 // add imports one image under all its references, as a pull through the CRI does.

@@ -40,9 +40,8 @@ func (s *store) extract(layer, folder string, number int) (int64, error) {
 			return 0, err
 		}
 		name := path.Clean(entry.Name)
-		if _, err := inside.Stat(path.Dir(name)); err != nil && number > 0 {
-			// The folder of a lower layer would lose its mode to one made here.
-			return 0, fmt.Errorf("%s: layer %d does not hold the folder that it is in", name, number+1)
+		if err := makeParent(inside, name, number); err != nil {
+			return 0, err
 		}
 		if err := place(archive, entry, inside, name); err != nil {
 			return 0, err
@@ -73,10 +72,23 @@ func check(entry *tar.Header) error {
 	return nil
 }
 
-func place(archive io.Reader, entry *tar.Header, inside *os.Root, name string) error {
-	if err := inside.MkdirAll(path.Dir(name), 0o755); err != nil {
-		return err
+// makeParent makes the folder that name is in, where a first layer does not hold it. In another
+// layer it would hide the mode of the same folder in the layers below.
+func makeParent(inside *os.Root, name string, number int) error {
+	parent := path.Dir(name)
+	_, err := inside.Stat(parent)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("%s: %w", name, err)
+	case number > 0:
+		return fmt.Errorf("%s: layer %d does not hold the folder that it is in", name, number+1)
 	}
+	return inside.MkdirAll(parent, 0o755)
+}
+
+func place(archive io.Reader, entry *tar.Header, inside *os.Root, name string) error {
 	switch entry.Typeflag {
 	case tar.TypeDir:
 		return inside.MkdirAll(name, 0o755)

@@ -24,7 +24,6 @@ func main() {
 	out := flag.String("out", "", "folder to fill; it must be empty")
 	namespace := flag.String("namespace", "k8s.io", "containerd namespace of the images")
 	flag.Parse()
-	unix.Umask(0o022)
 	if err := run(*out, *namespace, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "imagestore:", err)
 		os.Exit(1)
@@ -49,5 +48,6 @@ func run(out, namespace string, arguments []string) error {
 	}
 	// Snapshots are numbered in the order of their making.
 	slices.SortFunc(images, func(a, b layout) int { return strings.Compare(a.name, b.name) })
+	unix.Umask(0o022)
 	return build(context.Background(), out, namespace, images)
 }

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -162,6 +163,9 @@ func (n *node) follow(admin *rest.Config) {
 		n.fail("kubelet", err)
 	}
 	n.stages.Reached("ready")
+	// The boot leaves much garbage; from here on the node is mostly idle and memory counts for more than time.
+	debug.SetGCPercent(40)
+	debug.FreeOSMemory()
 }
 
 // reached returns a function that reports a stage and closes done, once.

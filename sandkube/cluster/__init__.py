@@ -6,7 +6,10 @@ On disk, below `outputs/clusters/NAME/` (mode 0700):
     kubeconfig    the administrator's, with the forwarded port; there from the stage `apiserver` on
     logs/X.log    the log of component X; X.log.1 is its older half
     runsc/        runsc's own state
-    supervisor.log
+    kubectl-cache/  what kubectl keeps between calls
+    supervisor.log  empty, unless the supervisor has a bug
+
+Removing state.json, or all of it, ends the cluster.
 
 `outputs/clusters/.NAME.lock` is held (flock) by whoever starts or stops the cluster.
 """

@@ -120,6 +120,19 @@ class Place:
         return state if state and state.phase == "running" and state.alive() else None
 
     @contextlib.contextmanager
+    def supervisor(self) -> Iterator[int]:
+        """A pidfd of the supervisor. Raises UserError if it does not run."""
+        state = needs_running(self)
+        try:
+            descriptor = os.pidfd_open(state.pid)
+        except ProcessLookupError:
+            raise _not_running(self) from None
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep others from starting or stopping the cluster."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -155,5 +168,9 @@ def needs_running(one: Place) -> State:
         one.check_owner()
     state = one.running()
     if state is None:
-        raise UserError(f"cluster {one.name} is not running", hint=f"./do run-cluster --name {one.name}")
+        raise _not_running(one)
     return state
+
+
+def _not_running(one: Place) -> UserError:
+    return UserError(f"cluster {one.name} is not running", hint=f"./do run-cluster --name {one.name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster.place import Place
+from sandkube.cluster.place import Place, needs_running
 from sandkube.errors import UserError
 from sandkube.run import CommandFailed, Finished, base_environment, run
 
@@ -49,7 +49,7 @@ class Kubectl:
 
     def __call__(self, *words: str, stdin: bytes | None = None) -> Finished:
         """Run it to its end. Raises UserError with what it said."""
-        with tempfile.TemporaryFile() as log:
+        with tempfile.TemporaryFile() as log, self.place.supervisor() as supervisor:
             try:
                 return run(
                     self.argv(*words),
@@ -58,8 +58,10 @@ class Kubectl:
                     log=log,
                     stdin=stdin,
                     capture=True,
+                    no_longer_than=supervisor,
                 )
             except CommandFailed:
+                needs_running(self.place)
                 log.seek(0)
                 said = log.read().decode(errors="replace").strip()
                 raise UserError(

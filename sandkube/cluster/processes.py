@@ -78,13 +78,15 @@ def memory_of(pid: int) -> int:
     """Bytes of this machine that a process and all that came from it take.
 
     The proportional set size without shared memory, plus the allocated size of memory files: a sandbox's own
-    memory is such a file, of which a process maps only a part at a time.
+    memory is such a file, of which a process maps only a part at a time. Several processes of a sandbox share one
+    address space (clone(2), CLONE_VM), which is known by its mappings and counted once.
     """
-    total = 0
+    spaces: dict[bytes, int] = {}
     files: dict[tuple[int, int], int] = {}
     for each in tree_of(pid):
         with contextlib.suppress(OSError):
+            mappings = Path(f"/proc/{each}/maps").read_bytes()
             text = Path(f"/proc/{each}/smaps_rollup").read_text()
-            total += sum(int(kilobytes) << 10 for kilobytes in _PSS.findall(text))
+            spaces[mappings] = sum(int(kilobytes) << 10 for kilobytes in _PSS.findall(text))
         files |= _memory_files(each)
-    return total + sum(files.values())
+    return sum(spaces.values()) + sum(files.values())

@@ -29,6 +29,8 @@ from sandkube.run import CommandFailed, Interrupted, run
 from sandkube.store import remove_tree, seal_of
 
 _BATCH = 100
+_TOOLCHAIN = "golang.org/toolchain"
+_CLIENT_REFUSED = re.compile(r"verifying (\S+): checksum mismatch\s+downloaded: +(h1:\S+)\s+go\.sum: +(h1:\S+)")
 _ATTEMPTS = 3  # the go client itself gives up at the first cut connection or 5xx
 
 
@@ -173,11 +175,19 @@ class _Cache:
             return fault
 
 
+def _sum_lines(module: Module) -> str:
+    """A module's lines of go.sum."""
+    lines = f"{module.path} {module.version}/go.mod {module.mod}\n"
+    return lines + (f"{module.path} {module.version} {module.zip}\n" if module.zip else "")
+
+
 def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
     """Ask the go client for modules: whole ones by `mod download`, go.mod files by `list -m`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "go.mod").write_text("module fetch\n\ngo 1.24\n")
+        # The go client takes no toolchain without the checksum database, GOSUMDB=off or not, unless go.sum names it.
+        (folder / "go.sum").write_text("".join(_sum_lines(each) for each in modules if each.path == _TOOLCHAIN))
         env = environment(cache.modcache, folder) | {"GOSUMDB": "off"}  # the lock's sums are checked here, all of them
         whole = [f"{each.path}@{each.version}" for each in modules if each.zip]
         partial = [f"{each.path}@{each.version}" for each in modules if not each.zip]
@@ -188,20 +198,24 @@ def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
 
 def _download_all(go: Path, missing: Sequence[Module], cache: _Cache, name: str) -> None:
     """`_download`, asking again for those that a passing fault kept out."""
-    for attempt in range(1, _ATTEMPTS):
+    for attempt in range(1, _ATTEMPTS + 1):
         try:
             _download(go, missing, cache)
             return
         except Interrupted:
             raise
         except UserError as error:
-            if re.search(r"404 Not Found|410 Gone", error.message):
+            if found := _CLIENT_REFUSED.search(error.message):
+                what, got, expected = found.groups()
+                raise HashMismatch(
+                    f"{name}: Go module {what}", expected=expected, got=got, origin="the module proxy"
+                ) from None
+            if attempt == _ATTEMPTS or re.search(r"404 Not Found|410 Gone", error.message):
                 raise
             missing = [each for each in missing if cache.fault(each) == _ABSENT]
             last = error.message.splitlines()[-1].strip()
             log.step(name, f"{len(missing)} Go modules did not come, asking again: {last}")
             time.sleep(attempt)
-    _download(go, missing, cache)
 
 
 def fetch_modules(go: Path, modules: Sequence[Module], *, cache: Path, name: str) -> None:
@@ -334,7 +348,7 @@ def resolve_closure(
 
 def _releases(path: str, known: Sequence[str]) -> list[str]:
     """Versions to move to, oldest first: no pre-release where there is a release."""
-    if path == "golang.org/toolchain":  # v0.0.1-go1.26.8.linux-amd64: to semver a pre-release, and in textual order
+    if path == _TOOLCHAIN:  # v0.0.1-go1.26.8.linux-amd64: to semver a pre-release, and in textual order
         mine = [each for each in known if re.fullmatch(r"v0\.0\.1-go[0-9.]+\.linux-amd64", each)]
         return sorted(mine, key=lambda each: [int(part) for part in re.findall(r"[0-9]+", each.partition("-go")[2])])
     return [each for each in known if "-" not in each] or list(known)

@@ -74,6 +74,31 @@ def test_sums_are_those_of_the_go_command(client: Path, proxy: Served, demo: Mod
     assert go.tree_h1(demo, unpacked(tmp_path)) == demo.zip
 
 
+def test_a_toolchain_needs_no_checksum_database(client: Path, proxy: Served, tmp_path: Path) -> None:
+    """The go client insists on the database for golang.org/toolchain, but for what go.sum names."""
+    version = "v0.0.1-go1.99.0.linux-amd64"
+    served = go_module("golang.org/toolchain", version, {"VERSION": "go1.99.0\n"})
+    evil = go_module("golang.org/toolchain", version, {"VERSION": "go1.99.0 evil\n"})
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "VERSION").write_text("go1.99.0\n")
+    (tree / "go.mod").write_bytes(served[f"/golang.org/toolchain/@v/{version}.mod"])
+    mod = go._hash1([("go.mod", tree / "go.mod")])
+    pin = Module("golang.org/toolchain", version, "", mod)
+    pin = Module(pin.path, pin.version, go.tree_h1(pin, tree), mod)
+    proxy.files |= evil
+    with pytest.raises(HashMismatch) as caught:
+        go.fetch_modules(client, [pin], cache=tmp_path, name="recipe")
+    assert caught.value.message.startswith(
+        f"recipe: Go module golang.org/toolchain@{version}: the bytes do not match their pin: "
+        f"expected {pin.zip}, got h1:"
+    )
+    proxy.files |= served
+    go.fetch_modules(client, [pin], cache=tmp_path, name="recipe")
+    go.source_tree(pin, tmp_path / "src", cache=tmp_path)
+    assert files(tmp_path / "src") == files(tree)
+
+
 def test_only_go_mod_where_only_that_is_pinned(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
     go.fetch_modules(client, [Module(demo.path, demo.version, None, demo.mod)], cache=tmp_path, name="recipe")
     assert ZIP not in {path for path, _ in proxy.seen}

@@ -28,8 +28,9 @@ def stranger() -> Iterator[Clone]:
 
 
 def test_every_output_is_the_same(here: Clone, stranger: Clone) -> None:
+    ours = here.outputs()
     stranger.do("build")
-    ours, theirs = here.outputs(), stranger.outputs()
+    theirs = stranger.outputs()
     table = Table("OUTPUT", "HERE", "ELSEWHERE", "", box=None)
     for name in sorted(ours | theirs):
         one, other = ours.get(name, "missing"), theirs.get(name, "missing")

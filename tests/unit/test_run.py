@@ -75,3 +75,17 @@ def test_attached_files_are_handed_over_as_pipes(tmp_path: Path) -> None:
 def test_attached_program_that_is_missing_is_a_sentence() -> None:
     with pytest.raises(UserError, match=r"^/no/such: No such file or directory\n  hint: \./do build makes it$"):
         run_attached(["/no/such"], {})
+
+
+def test_a_command_is_killed_with_another_process(tmp_path: Path) -> None:
+    other = subprocess.Popen(["/bin/sh", "-c", "read x"], stdin=subprocess.PIPE)
+    descriptor = os.pidfd_open(other.pid)
+    assert other.stdin is not None
+    other.stdin.close()
+    with pytest.raises(CommandFailed, match=r"^sleep: signal 9$"):
+        run(["sleep", "60"], env=base_environment(tmp_path), cwd=tmp_path, no_longer_than=descriptor)
+    other.wait()
+    os.close(descriptor)
+    mine = os.pidfd_open(os.getpid())
+    assert run(["true"], env=base_environment(tmp_path), cwd=tmp_path, no_longer_than=mine).status == 0
+    os.close(mine)

@@ -22,7 +22,7 @@ import (
 type Line struct {
 	Type       string   `json:"type"`
 	Stage      string   `json:"stage,omitempty"`
-	Seconds    float64  `json:"seconds,omitempty"`
+	Seconds    *float64 `json:"seconds,omitempty"`
 	Kubeconfig string   `json:"kubeconfig,omitempty"`
 	Component  string   `json:"component,omitempty"`
 	Error      string   `json:"error,omitempty"`
@@ -45,7 +45,7 @@ func New(out io.Writer, started time.Time, now func() time.Time) *Reporter {
 // Reached reports that a stage is complete.
 func (r *Reporter) Reached(stage string) {
 	seconds := math.Round(r.now().Sub(r.started).Seconds()*1000) / 1000
-	r.write(Line{Type: "stage", Stage: stage, Seconds: seconds})
+	r.write(Line{Type: "stage", Stage: stage, Seconds: &seconds})
 }
 
 // Credentials hands the administrator's kubeconfig to the host.
