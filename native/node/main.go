@@ -25,6 +25,7 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
+	"sandkube/node/dns"
 	"sandkube/node/images"
 	"sandkube/node/logs"
 	"sandkube/node/manifests"
@@ -62,7 +63,7 @@ func main() {
 	}{
 		{"mounts", boot.Mounts},
 		{"settings", boot.Settings},
-		{"network", boot.Network},
+		{"network", func() error { return boot.Network(boot.NodeAddress, components.DNSAddress) }},
 		{"images", func() error { return images.Mount(imageSource, imageTarget) }},
 	}
 	for _, step := range prepare {
@@ -152,6 +153,10 @@ func (n *node) follow(admin *rest.Config) {
 			n.fail("manifests", err)
 		}
 		n.stages.Reached("manifests")
+		n.component("dns", func() error {
+			address := netip.MustParseAddr(components.DNSAddress)
+			return dns.Run(n.ctx, components.Kubeconfig(pki.DNS), components.Domain, address, n.reached("dns", nil))
+		})
 	})
 	go n.sink.Run("apiserver", func() {
 		if err := components.EarlyAccounts(n.ctx, admin); err != nil {

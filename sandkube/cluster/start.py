@@ -122,7 +122,7 @@ def _silence(place: Place) -> dict[str, Any]:
 
 
 def start(place: Place, programs: Programs, port: int = 0) -> Iterator[dict[str, Any]]:
-    """Start a cluster and yield its events until the node is ready for pods and the API can be reached.
+    """Start a cluster and yield its events until it is whole: node, API from here, Services, names.
 
     The caller holds the place's lock. Leaving early (Ctrl-C) stops and removes the cluster.
     Raises NodeFailed, UserError.
@@ -131,7 +131,7 @@ def start(place: Place, programs: Programs, port: int = 0) -> Iterator[dict[str,
     _check_port(port)
     _prepare(place)
     process, reader = _spawn(place, programs, port)
-    missing = {"access", "ready", "accounts"}
+    missing = {"access", "ready", "accounts", "services", "dns"}
     try:
         with open(reader, "rb") as events:  # noqa: PTH123
             for line in events:

@@ -11,8 +11,8 @@ import (
 // ports cannot be reached from pods in gVisor, one on lo can.
 const NodeAddress = "10.88.0.1"
 
-// Network brings lo up with the node's address.
-func Network() error {
+// Network brings lo up with addresses of the node.
+func Network(addresses ...string) error {
 	// The default handle opens families that gVisor lacks.
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -26,12 +26,14 @@ func Network() error {
 	if err := handle.LinkSetUp(lo); err != nil {
 		return fmt.Errorf("bringing lo up: %w", err)
 	}
-	address, err := netlink.ParseAddr(NodeAddress + "/32")
-	if err != nil {
-		return err
-	}
-	if err := handle.AddrAdd(lo, address); err != nil {
-		return fmt.Errorf("adding %s to lo: %w", NodeAddress, err)
+	for _, each := range addresses {
+		address, err := netlink.ParseAddr(each + "/32")
+		if err != nil {
+			return err
+		}
+		if err := handle.AddrAdd(lo, address); err != nil {
+			return fmt.Errorf("adding %s to lo: %w", each, err)
+		}
 	}
 	return nil
 }

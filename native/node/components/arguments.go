@@ -12,7 +12,8 @@ const (
 	NodeName       = "runsc"
 	Domain         = "cluster.local"
 	ServiceRange   = "10.96.0.0/16"
-	ServiceAddress = "10.96.0.1" // of the API, the first of the range
+	ServiceAddress = "10.96.0.1"  // of the API, the first of the range
+	DNSAddress     = "10.96.0.10" // that of etc/sandkube/manifests/dns.yaml and kubelet.yaml
 	Server         = "https://127.0.0.1:6443"
 	PKI            = "/run/sandkube/pki"
 )

@@ -26,6 +26,7 @@ const (
 	Manager         = "controller-manager"
 	Scheduler       = "scheduler"
 	Services        = "services"
+	DNS             = "dns"
 	NodeClient      = "node"
 )
 
@@ -68,6 +69,7 @@ func (n Names) clients() map[string]Subject {
 		Manager:    {Name: "system:kube-controller-manager", Client: true},
 		Scheduler:  {Name: "system:kube-scheduler", Client: true},
 		Services:   {Name: "system:kube-proxy", Client: true},
+		DNS:        {Name: "system:coredns", Client: true},
 		NodeClient: {Name: "system:node:" + n.Node, Groups: []string{"system:nodes"}, Client: true},
 	}
 }
