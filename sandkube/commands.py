@@ -16,17 +16,17 @@ from doit.cmd_base import Command
 from doit.cmdparse import CmdOption
 
 from sandkube import log
-from sandkube.cluster import logs, start, status, stop
+from sandkube.cluster import logs, programs, start, status, stop
 from sandkube.cluster.place import Place, all_places, needs_running, place
 from sandkube.cluster.pod import Kubectl, apply
-from sandkube.cluster.sandbox import Sandbox
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
+from sandkube.cluster.sandbox import DEFAULT, KINDS
 from sandkube.errors import UserError
 from sandkube.run import base_environment, become, run_attached
 from sandkube.tasks import ROOT, BuildCommand, realiser, release_signals
 
 OUTPUTS = ROOT / "outputs"
-NEEDED = ("bundle", "gvisor", "kubectl")
+NEEDED = ("bundle", "kubectl")
 
 
 def _option(name: str, default: Any, text: str, short: str = "") -> dict[str, Any]:
@@ -38,6 +38,8 @@ _MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, 
 NAME = _option("name", "default", "the cluster's name")
 PORT = _option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 ALL = _option("all", False, "every cluster of this checkout")
+SANDBOX = _option("sandbox", DEFAULT, f"what to boot in: {', '.join(KINDS)}")
+FIX = _option("fix", "", "override what the node does about its sandbox: NAME=on, off or auto; several with commas")
 FOLLOW = _option("follow", False, "go on with new lines as they come", "f")
 LINES = _option("lines", 0, "only the last lines", "n")
 
@@ -67,31 +69,22 @@ def _shown(path: Path) -> str:
         return str(path)
 
 
-def _programs() -> Programs:
-    one = realiser()
-    return Programs(
-        runsc=one.output("gvisor") / "bin/runsc",
-        bundle=one.output("bundle"),
-        kubectl=one.output("kubectl") / "bin/kubectl",
-    )
-
-
-def _boot(one: Place, programs: Programs, port: int, began: float) -> None:
+def _boot(one: Place, made: Programs, port: int, began: float) -> None:
     log.say(f"booting cluster {one.name}")
-    for event in start.start(one, programs, port):
+    for event in start.start(one, made, port):
         if event["type"] == "stage":
             log.say(f"  {time.monotonic() - began:5.2f}s  {event['stage']:<20}{event['seconds']:.2f}s in the sandbox")
 
 
-def run_cluster(name: str, port: int, programs: Programs, began: float) -> int:
+def run_cluster(name: str, port: int, made: Programs, began: float) -> int:
     """Boot a cluster unless it runs, have the acceptance pod Running, print how to use it."""
     one = place(OUTPUTS, name)
-    start.kubectl_link(OUTPUTS, programs.kubectl)
-    kubectl = Kubectl(programs.kubectl, one)
+    start.kubectl_link(OUTPUTS, made.kubectl)
+    kubectl = Kubectl(made.kubectl, one)
     with one.lock():
         fresh = one.running() is None
         if fresh:
-            _boot(one, programs, port, began)
+            _boot(one, made, port, began)
         else:
             log.say(f"cluster {name} is running already")
         table = apply(kubectl, fresh=fresh)
@@ -110,12 +103,12 @@ class RunCluster(BuildCommand):
 
     name = "run-cluster"
     doc_purpose = "build what is missing, boot a cluster, wait for a Running pod"
-    doc_usage = "[--name NAME] [--port PORT]"
+    doc_usage = "[--name NAME] [--port PORT] [--sandbox KIND] [--fix NAME=VALUE,...]"
     doc_description = "The cluster goes on in the background; stop it with stop-cluster."
 
     def get_options(self) -> list[Any]:
         """doit's own options and ours."""
-        return [*super().get_options(), CmdOption(NAME), CmdOption(PORT)]
+        return [*super().get_options(), *map(CmdOption, (NAME, PORT, SANDBOX, FIX))]
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build, boot, show."""
@@ -126,10 +119,12 @@ class RunCluster(BuildCommand):
             if args:
                 raise UserError(f"run-cluster takes no argument, got {args[0]!r}", hint="a name goes with --name")
             place(OUTPUTS, name)
-            if failed := self.build(params, NEEDED):
+            programs.check_kind(params["sandbox"])
+            if failed := self.build(params, (*NEEDED, KINDS[params["sandbox"]].product)):
                 return failed
             release_signals()
-            return run_cluster(name, port, _programs(), began)
+            made = programs.chosen(params["sandbox"], realiser().output, params["fix"])
+            return run_cluster(name, port, made, began)
 
         return guarded(work)
 
@@ -253,8 +248,7 @@ class ShellCluster(Command):  # type: ignore[misc]
         def work() -> int:
             one = place(OUTPUTS, params["name"])
             state = needs_running(one)
-            runsc = (OUTPUTS / "result/gvisor/bin/runsc").resolve()
-            sandbox = Sandbox(runsc, one.runsc, state.container)
+            sandbox = programs.sandbox(one, state.container)
             env = base_environment(Path("/root")) | {"TERM": os.environ.get("TERM", "dumb")}
             return run_attached(sandbox.execute(args or ["/bin/sh"]), env)
 

@@ -14,9 +14,27 @@ _FLAGS = (
     "--network=none",
     "--platform=systrap",  # works everywhere; kvm hangs where /dev/kvm is there without virtualisation
     "--net-raw",
-    "--in-sandbox-cgroup=v2",
-    "--overlay2=root:memory",  # `self` would leave a file in the root file system after a kill
 )
+_OVERLAY = "--overlay2=root:memory"  # `self` would leave a file in the root file system after a kill
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of sandbox to boot in: the product that has its runsc, its flags, what it is like."""
+
+    product: str
+    flags: tuple[str, ...]
+    text: str
+    copied: bool = False
+    """The node writes into its root file system itself, so each cluster has a copy of it."""
+
+
+KINDS = {
+    "modern": Kind("gvisor", (*_FLAGS, "--in-sandbox-cgroup=v2", _OVERLAY), "gVisor as it is today"),
+    "legacy": Kind("gvisor-legacy", (*_FLAGS, _OVERLAY), "like a hosted sandbox of 2025"),
+    "legacy-9p": Kind("gvisor-legacy", (*_FLAGS, "--overlay2=none"), "the same, on a 9p root", copied=True),
+}
+DEFAULT = "modern"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +47,11 @@ class Sandbox:
     runsc: Path
     root: Path
     container: str
+    kind: str = DEFAULT
 
     def _runsc(self, parent: int, *words: str) -> list[str]:
         launcher = [sys.executable, "-I", "-S", enter.__file__, str(parent)]
-        return [*launcher, str(self.runsc), f"--root={self.root}", *_FLAGS, *words]
+        return [*launcher, str(self.runsc), f"--root={self.root}", *KINDS[self.kind].flags, *words]
 
     def run(self, bundle: Path, parent: int) -> list[str]:
         """Boot the bundle; ends when the sandbox ends, and with the thread of `parent` that starts it."""

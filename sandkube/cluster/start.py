@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from sandkube.cluster import stop
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
 from sandkube.cluster.place import Place
+from sandkube.cluster.programs import Programs
 from sandkube.errors import UserError
 from sandkube.run import base_environment
 
@@ -30,15 +30,6 @@ _NAMESPACES = (
     "allow user namespaces, as root: sysctl -w user.max_user_namespaces=10000, and where they exist "
     "kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0; or run as root"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Programs:
-    """What a cluster is started from."""
-
-    runsc: Path
-    bundle: Path
-    kubectl: Path
 
 
 class NodeFailed(UserError):
@@ -66,18 +57,19 @@ def _check_port(port: int) -> None:
             raise UserError(f"port {port} of 127.0.0.1: {error.strerror}", hint=_OTHER_PORT) from None
 
 
-def _prepare(place: Place) -> None:
-    """An empty folder for a new cluster; what an earlier one left is cleared away."""
+def _prepare(place: Place, programs: Programs) -> None:
+    """A folder for a new cluster; what an earlier one left is cleared away."""
     if place.folder.exists():
         place.check_owner()
         stop.clear(place)
     place.folder.mkdir(mode=0o700)
     place.runsc.mkdir(mode=0o700)
+    programs.prepare(place)
 
 
-def _spawn(place: Place, programs: Programs, port: int) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn(place: Place, port: int) -> tuple[subprocess.Popen[bytes], int]:
     reader, writer = os.pipe()
-    words = [str(each) for each in (place.folder, programs.runsc, programs.bundle, port, writer)]
+    words = [str(each) for each in (place.folder, port, writer)]
     try:
         with (place.folder / _OWN_LOG).open("wb") as log:
             process = subprocess.Popen(
@@ -129,8 +121,8 @@ def start(place: Place, programs: Programs, port: int = 0) -> Iterator[dict[str,
     """
     _check_memory()
     _check_port(port)
-    _prepare(place)
-    process, reader = _spawn(place, programs, port)
+    _prepare(place, programs)
+    process, reader = _spawn(place, port)
     missing = {"access", "ready", "accounts", "services", "dns"}
     try:
         with open(reader, "rb") as events:  # noqa: PTH123

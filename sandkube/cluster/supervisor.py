@@ -1,6 +1,6 @@
 """The supervisor: owns one sandbox and everything the host does for it, until it is told to stop.
 
-    python -m sandkube.cluster.supervisor FOLDER RUNSC BUNDLE PORT EVENTS_FD
+    python -m sandkube.cluster.supervisor FOLDER PORT EVENTS_FD
 
 It passes on the node's stages as JSON lines on the pipe EVENTS_FD, splits the node's log by component, forwards the
 port of the API, and records its state. SIGTERM ends it, and so does the removal of its state file. Its children die
@@ -23,10 +23,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+from sandkube.cluster import programs
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.processes import tree_of
-from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
 from sandkube.run import base_environment
@@ -49,9 +49,8 @@ class Failed(Exception):
 class Supervisor:
     """One cluster's life."""
 
-    def __init__(self, place: Place, runsc: Path, bundle: Path, port: int, events: int) -> None:
+    def __init__(self, place: Place, port: int, events: int) -> None:
         self._place = place
-        self._bundle = bundle
         self._port = port
         self._events: int | None = events
         self._kubeconfig = ""
@@ -61,7 +60,7 @@ class Supervisor:
         self._main: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         container = f"sandkube-{uuid.uuid4().hex[:8]}"
-        self._sandbox = Sandbox(runsc, place.runsc, container)
+        self._sandbox = programs.sandbox(place, container)
         self._logs = Logs(place.logs)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
@@ -209,7 +208,7 @@ class Supervisor:
         return status
 
     async def _boot(self) -> int:
-        self._main = await self._start(self._sandbox.run(self._bundle, os.getpid()))
+        self._main = await self._start(self._sandbox.run(programs.bundle(self._place), os.getpid()))
         assert self._main.stdout is not None
         assert self._main.stderr is not None
         if self._stopping:
@@ -309,10 +308,10 @@ async def _line(stream: asyncio.StreamReader) -> bytes:
 
 def main(arguments: list[str]) -> int:
     """Run one supervisor."""
-    folder, runsc, bundle, port, events = arguments
+    folder, port, events = arguments
     os.umask(0o077)
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    one = Supervisor(Place(Path(folder)), Path(runsc), Path(bundle), int(port), int(events))
+    one = Supervisor(Place(Path(folder)), int(port), int(events))
     status = asyncio.run(one.live())
     end_descendants()
     return one.farewell(status)

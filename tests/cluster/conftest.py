@@ -12,7 +12,7 @@ import pytest
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -16,8 +16,8 @@ from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.processes import with_words
-from sandkube.cluster.sandbox import Sandbox
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
+from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.status import row
 from sandkube.run import base_environment
 from tests.cluster.conftest import ROOT, Cluster, boot
@@ -29,11 +29,12 @@ sys.path.insert(0, sys.argv[1])
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 runsc, bundle, kubectl, outputs = map(Path, sys.argv[2:])
 one = place(outputs, "ordinary")
 with one.lock():
-    for event in start.start(one, start.Programs(runsc, bundle, kubectl)):
+    for event in start.start(one, Programs(runsc, bundle, kubectl)):
         print(event)
 print(apply(Kubectl(kubectl, one), fresh=True))
 print("memory", row(one).memory >> 20)
@@ -79,7 +80,7 @@ def test_the_api_is_on_loopback_with_its_own_certificate(cluster: Cluster) -> No
 
 
 def test_a_shell_in_the_node(cluster: Cluster, programs: Programs) -> None:
-    sandbox = Sandbox(programs.runsc, cluster.place.runsc, cluster.state.container)
+    sandbox = sandbox_of(cluster.place, cluster.state.container)
     done = subprocess.run(
         sandbox.execute(["/bin/sh", "-c", "hostname; id -u; cat; exit 7"]),
         env=base_environment(Path("/root")),

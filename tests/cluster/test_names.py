@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sandkube.cluster.pod import NAME, apply
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
 from tests.cluster.conftest import Cluster
 
 SERVER = "10.96.0.10"

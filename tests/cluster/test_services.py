@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from sandkube.cluster.pod import NAME, apply
-from sandkube.cluster.sandbox import Sandbox
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
+from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.run import base_environment
 from tests.cluster.conftest import Cluster
 
@@ -93,7 +93,7 @@ def test_node_port(cluster: Cluster, web: set[str]) -> None:
 
 
 def test_from_the_node(cluster: Cluster, web: set[str], programs: Programs) -> None:
-    sandbox = Sandbox(programs.runsc, cluster.place.runsc, cluster.state.container)
+    sandbox = sandbox_of(cluster.place, cluster.state.container)
     for url in (f"http://{address(cluster, 'web')}/", f"http://10.88.0.1:{PORT}/"):
         done = subprocess.run(
             sandbox.execute(["wget", "-q", "-O-", url]),

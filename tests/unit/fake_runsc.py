@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 
-from sandkube.cluster.start import Programs
+from sandkube.cluster.programs import Programs
 
 RUNSC = """\
-import os, signal, socket, subprocess, sys, time
+import json, os, signal, socket, subprocess, sys, time
 words = [each for each in sys.argv[1:] if not each.startswith("--")]
 root = next(each for each in sys.argv if each.startswith("--root="))
 if words[0] == "run":
     bundle = next(each for each in sys.argv if each.startswith("--bundle=")).removeprefix("--bundle=")
-    exec(open(bundle + "/scenario.py").read())
+    scenario = json.load(open(bundle + "/config.json"))["root"]["path"]
+    exec(open(scenario + "/scenario.py").read())
 else:
     local = int(words[2].split(":")[0])
     listener = socket.create_server(("127.0.0.1", local))
@@ -47,4 +49,5 @@ def programs(folder: Path, scenario: str) -> Programs:
     runsc.write_text(f"#!{sys.executable} -IS\n{RUNSC}")
     runsc.chmod(0o755)
     (folder / "scenario.py").write_text(scenario)
+    (folder / "config.json").write_text(json.dumps({"root": {"path": "."}, "process": {"args": ["node"]}}))
     return Programs(runsc=runsc, bundle=folder, kubectl=Path(os.devnull))

@@ -225,9 +225,10 @@ def test_a_full_disk_is_a_sentence(one: Place) -> None:
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
         "from sandkube.cluster import start\nfrom sandkube.cluster.place import Place\n"
+        "from sandkube.cluster.programs import Programs\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
-        f"made = start.Programs(Path({str(made.runsc)!r}), Path({str(made.bundle)!r}), Path('/'))\n"
+        f"made = Programs(Path({str(made.runsc)!r}), Path({str(made.bundle)!r}), Path('/'))\n"
         f"one = Place(Path({str(one.folder)!r}))\n"
         "try:\n  with one.lock(): list(start.start(one, made))\n"
         "except start.NodeFailed as error: print(error.message)"

@@ -8,38 +8,40 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"sandkube/node/fixes"
 )
 
-// fresh are the folders that must be on tmpfs: the root is an overlay, and
-// the upper layer of an overlay inside an overlay has to be somewhere else.
+// fresh are the folders that start empty at each boot.
 var fresh = []struct {
 	path string
 	mode os.FileMode
 }{
 	{"/run", 0o755},
 	{"/tmp", 0o777 | os.ModeSticky},
-	{"/var/lib", 0o755},
 	{"/var/log", 0o755},
 }
 
+// state is the folder that keeps containers; it must be able to hold the upper layers of overlays.
+const state = "/var/lib"
+
 // Mounts makes the file systems that everything else needs.
-func Mounts() error {
+func Mounts(plan fixes.Plan) error {
 	unix.Umask(0o022)
 	for _, each := range fresh {
-		if err := os.MkdirAll(each.path, 0o755); err != nil {
-			return err
-		}
-		if err := unix.Mount("tmpfs", each.path, "tmpfs", 0, fmt.Sprintf("mode=%o", each.mode.Perm())); err != nil {
-			return fmt.Errorf("mounting tmpfs on %s: %w", each.path, err)
-		}
-		if err := os.Chmod(each.path, each.mode); err != nil {
+		if err := tmpfs(each.path, each.mode); err != nil {
 			return err
 		}
 	}
-	// The kubelet watches the kernel's log for processes killed for want of
-	// memory; gVisor has no such log.
-	if err := os.Symlink("/dev/null", "/dev/kmsg"); err != nil && !os.IsExist(err) {
-		return err
+	if plan.Used(fixes.OverlayRoot) == fixes.Tmpfs {
+		if err := tmpfs(state, 0o755); err != nil {
+			return err
+		}
+	}
+	if plan.Used(fixes.KernelLog) == fixes.Link {
+		if err := os.Symlink("/dev/null", "/dev/kmsg"); err != nil && !os.IsExist(err) {
+			return err
+		}
 	}
 	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"} {
 		if err := os.MkdirAll(each, 0o700); err != nil {
@@ -47,6 +49,16 @@ func Mounts() error {
 		}
 	}
 	return shareRoot()
+}
+
+func tmpfs(path string, mode os.FileMode) error {
+	if err := os.MkdirAll(path, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("mode=%o", mode.Perm())); err != nil {
+		return fmt.Errorf("mounting tmpfs on %s: %w", path, err)
+	}
+	return os.Chmod(path, mode)
 }
 
 // shareRoot makes mounts below / reach containers that ask for mount
@@ -58,44 +70,43 @@ func shareRoot() error {
 	return nil
 }
 
-// settings are the values that the kubelet asks for; one that matches already
-// is never written (pkg/kubelet/cm, setupKernelTunables).
-var settings = map[string]string{
-	"vm/overcommit_memory":      "1",
-	"vm/panic_on_oom":           "0",
-	"kernel/panic":              "10",
-	"kernel/panic_on_oops":      "1",
-	"kernel/keys/root_maxkeys":  "1000000",
-	"kernel/keys/root_maxbytes": "25000000",
+// PreparedSettings has the node's own files of /proc/sys/{kernel,vm}.
+const PreparedSettings = "/run/sandkube/sys"
+
+// Settings prepares files with the values that the kubelet wants beside copies of all others below
+// /proc/sys/{kernel,vm}, and binds them over those if the plan says so.
+func Settings(plan fixes.Plan) error {
+	if plan.Used(fixes.KernelSettings) != fixes.Nothing {
+		if err := prepareSettings(); err != nil {
+			return err
+		}
+	}
+	if plan.Used(fixes.KernelSettings) == fixes.BindMount {
+		for _, name := range []string{"kernel", "vm"} {
+			target := filepath.Join("/proc/sys", name)
+			if err := unix.Mount(filepath.Join(PreparedSettings, name), target, "", unix.MS_BIND, ""); err != nil {
+				return fmt.Errorf("binding over %s: %w", target, err)
+			}
+		}
+	}
+	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1\n"), 0o644)
 }
 
-// Settings puts files with these values in place of kernel settings that
-// gVisor lacks: copies of /proc/sys/{kernel,vm} on tmpfs, bound over them.
-func Settings() error {
-	const base = "/run/sandkube/sys"
+func prepareSettings() error {
 	for _, name := range []string{"kernel", "vm"} {
-		source, copied := filepath.Join("/proc/sys", name), filepath.Join(base, name)
+		source, copied := filepath.Join("/proc/sys", name), filepath.Join(PreparedSettings, name)
 		if err := copyFiles(source, copied); err != nil {
 			return err
 		}
 	}
-	for name, value := range settings {
-		path := filepath.Join(base, name)
+	for name, value := range fixes.Wanted {
+		path := filepath.Join(PreparedSettings, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
 		if err := os.WriteFile(path, []byte(value+"\n"), 0o644); err != nil {
 			return err
 		}
-	}
-	for _, name := range []string{"kernel", "vm"} {
-		target := filepath.Join("/proc/sys", name)
-		if err := unix.Mount(filepath.Join(base, name), target, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("binding over %s: %w", target, err)
-		}
-	}
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1\n"), 0o644); err != nil {
-		return err
 	}
 	return nil
 }

@@ -89,7 +89,7 @@ func schedulerArguments() []string {
 
 func kubeletArguments() []string {
 	return []string{
-		"--config=/etc/sandkube/kubelet.yaml",
+		"--config=" + KubeletConfig,
 		"--kubeconfig=" + Kubeconfig(pki.NodeClient),
 		"--hostname-override=" + NodeName,
 		"--node-ip=" + boot.NodeAddress,

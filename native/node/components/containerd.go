@@ -16,9 +16,15 @@ import (
 
 const notifySocket = "/run/sandkube/notify.sock"
 
+// Configurations that the node fills in at each boot.
+const (
+	ContainerdConfig = "/run/sandkube/containerd.toml"
+	KubeletConfig    = "/run/sandkube/kubelet.yaml"
+)
+
 // Containerd runs containerd until ctx ends; ready is called when it says that it
-// serves (sd_notify(3)). It returns why it ended.
-func Containerd(ctx context.Context, output io.Writer, ready func()) error {
+// serves (sd_notify(3)). runc is for the wrapper around it. It returns why it ended.
+func Containerd(ctx context.Context, output io.Writer, runc string, ready func()) error {
 	_ = os.Remove(notifySocket)
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifySocket, Net: "unixgram"})
 	if err != nil {
@@ -38,8 +44,8 @@ func Containerd(ctx context.Context, output io.Writer, ready func()) error {
 			}
 		}
 	}()
-	command := exec.CommandContext(ctx, "/usr/bin/containerd", "--config", "/etc/containerd/config.toml")
-	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket)
+	command := exec.CommandContext(ctx, "/usr/bin/containerd", "--config", ContainerdConfig)
+	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket, "RUNC_WRAPPER_RUNC="+runc)
 	command.Stdout, command.Stderr = output, output
 	command.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := command.Run(); err != nil {

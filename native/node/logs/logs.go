@@ -31,7 +31,11 @@ type Sink struct {
 	out   io.Writer
 	tails map[string][]string
 	names sync.Map // label set -> component
+	watch func(component, text string)
 }
+
+// Watch has each line passed to f as well, by the goroutine that logs it. To be called before the first line.
+func (s *Sink) Watch(f func(component, text string)) { s.watch = f }
 
 // New returns a Sink that writes to out.
 func New(out io.Writer) *Sink {
@@ -70,6 +74,13 @@ func (s *Sink) Tail(component string) []string {
 }
 
 func (s *Sink) line(component string, text []byte) {
+	s.keep(component, text)
+	if s.watch != nil {
+		s.watch(component, string(text))
+	}
+}
+
+func (s *Sink) keep(component string, text []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, _ = s.out.Write([]byte(component + "\t" + string(text) + "\n"))

@@ -1,0 +1,132 @@
+package fixes
+
+import (
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"text/template"
+)
+
+// Values are what the templates of configuration files may ask for.
+type Values struct {
+	Unprivileged         bool   // containerd sets the two settings of unprivileged processes in pods
+	IgnoreKernelVersion  bool   // containerd sets them on any kernel
+	Runtime              string // the runc that containerd starts
+	LocalStorageAccounts bool   // the kubelet counts and limits ephemeral storage
+}
+
+// The node's three ways to run runc.
+const (
+	PlainRunc   = "/usr/libexec/sandkube/runc"
+	PatchedRunc = "/usr/bin/runc"
+	WrappedRunc = "/usr/bin/runc-wrapper"
+)
+
+// Runc is the program that runs containers, behind the wrapper or not.
+func (p Plan) Runc() string {
+	if p.Used(CapLastCap) == Patch {
+		return PatchedRunc
+	}
+	return PlainRunc
+}
+
+// Values are those of a plan.
+func (p Plan) Values() Values {
+	values := Values{
+		Unprivileged:         p.Used(UnprivilegedSysctls) == Nothing,
+		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
+		Runtime:              p.Runc(),
+		LocalStorageAccounts: p.Used(StorageStatistics) != Setting,
+	}
+	if p.Used(CgroupNamespace) == Wrapper {
+		values.Runtime = WrappedRunc
+	}
+	return values
+}
+
+// Render fills in a template.
+func (p Plan) Render(source, target string) error {
+	made, err := template.New("").Option("missingkey=error").ParseFiles(source)
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	if err := made.Templates()[0].Execute(&text, p.Values()); err != nil {
+		return fmt.Errorf("%s: %w", source, err)
+	}
+	return os.WriteFile(target, []byte(text.String()), 0o600)
+}
+
+// Rules are the interceptor's, for settings prepared in the folder settings.
+func (p Plan) Rules(settings string) string {
+	var rules strings.Builder
+	if p.Used(KernelSettings) == Intercepted {
+		for _, name := range []string{"kernel", "vm"} {
+			fmt.Fprintf(&rules, "/proc/sys/%s/ %s/%s/\n", name, settings, name)
+		}
+	}
+	if p.Used(StorageStatistics) == Intercepted {
+		fmt.Fprintln(&rules, "*/cpuacct.usage_percpu cpuacct.usage")
+	}
+	return rules.String()
+}
+
+// Print writes what was found and what is done about it, for people.
+func Print(out io.Writer, facts Facts, plan Plan) error {
+	works, refused := trials(facts)
+	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	row := func(cells ...string) { fmt.Fprintln(table, strings.Join(cells, "\t")) }
+	row("kernel", fmt.Sprintf("%s; cgroups %s; %d MB of memory, %d cores", facts.Release, facts.Cgroup, facts.Memory>>20, facts.Cores))
+	row("works", works)
+	row("refused", refused)
+	row("no /proc/sys/...", strings.Join(missing(facts, sortedSettings()...), " "))
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(out)
+	row("FIX", "USED", "FOR WHAT; WHAT WAS FOUND; WHAT IT COSTS")
+	for _, each := range plan {
+		used, second := each.Used, each.Found
+		switch {
+		case each.On():
+			second += "; costs " + each.Cost
+		case each.Needed:
+			used = "NOTHING!"
+			second += "; pods will not run without a fix"
+		}
+		row(each.Name, used, each.Need)
+		row("", "", second)
+	}
+	return table.Flush()
+}
+
+func trials(facts Facts) (works, refused string) {
+	for _, each := range []struct{ name, why string }{
+		{"mount", facts.Mount},
+		{"mount below /proc/sys", facts.MountSettings},
+		{"overlay on this root", facts.Overlay},
+		{"cgroup namespace", facts.CgroupNamespace},
+		{"inotify", facts.Inotify},
+		{"ptrace with seccomp", facts.Tracing},
+	} {
+		list, text := &works, each.name
+		if each.why != "" {
+			list, text = &refused, fmt.Sprintf("%s (%s)", each.name, each.why)
+		}
+		if *list != "" {
+			*list += ", "
+		}
+		*list += text
+	}
+	return works, refused
+}
+
+func sortedSettings() []string {
+	names := slices.Concat(asked, slices.Collect(maps.Keys(Wanted)))
+	slices.Sort(names)
+	return names
+}

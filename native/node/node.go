@@ -1,0 +1,317 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	golog "log"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
+
+	"sandkube/node/boot"
+	"sandkube/node/components"
+	"sandkube/node/dns"
+	"sandkube/node/fixes"
+	"sandkube/node/images"
+	"sandkube/node/logs"
+	"sandkube/node/manifests"
+	"sandkube/node/pki"
+	"sandkube/node/services"
+	"sandkube/node/stages"
+)
+
+const (
+	imageTarget  = "/var/lib/containerd"
+	manifestPath = "/etc/sandkube/manifests"
+	reapPeriod   = 10 * time.Second
+	trialFolder  = "/var/lib" // on the root file system until boot.Mounts
+
+	containerdTemplate = "/etc/sandkube/containerd.toml"
+	kubeletTemplate    = "/etc/sandkube/kubelet.yaml"
+
+	interceptedRole = "kubernetes"
+	planFile        = "/run/sandkube/fixes.json"
+	rulesFile       = "/run/sandkube/interceptor.rules"
+	startedVariable = "SANDKUBE_STARTED" // nanoseconds since the epoch
+	readyDescriptor = 3                  // of the role kubernetes: at its end when containerd serves
+)
+
+// node is what the parts of the boot share.
+type node struct {
+	ctx     context.Context
+	stages  *stages.Reporter
+	sink    *logs.Sink
+	plan    fixes.Plan
+	once    sync.Once
+	running sync.WaitGroup
+}
+
+func newNode(started time.Time) *node {
+	n := &node{
+		ctx:    context.Background(),
+		stages: stages.New(os.Stdout, started, time.Now),
+		sink:   logs.New(os.Stderr),
+	}
+	n.sink.Watch(func(component, text string) {
+		if err := n.plan.Diagnose(text); err != nil {
+			n.fail(component, err)
+		}
+	})
+	catchLogs(n.sink.Current("node"))
+	return n
+}
+
+// bootNode prepares the sandbox and starts everything. It does not return.
+func bootNode(overrides map[string]string) {
+	started := time.Now()
+	n := newNode(started)
+	prepare := []struct {
+		stage string
+		do    func() error
+	}{
+		{"probe", func() (err error) {
+			_, n.plan, err = fixes.Decide(trialFolder, overrides, false)
+			runtime.UnlockOSThread() // see main
+			return err
+		}},
+		{"mounts", func() error { return boot.Mounts(n.plan) }},
+		{"settings", func() error { return errors.Join(boot.Settings(n.plan), n.configure()) }},
+		{"network", func() error { return boot.Network(boot.NodeAddress, components.DNSAddress) }},
+		{"images", n.images},
+	}
+	for _, step := range prepare {
+		if err := step.do(); err != nil {
+			n.fail(step.stage, err)
+		}
+		n.stages.Reached(step.stage)
+	}
+	go boot.Reap(n.ctx, reapPeriod)
+	if n.plan.Intercepts() {
+		n.delegate(started)
+	} else {
+		containerd := make(chan struct{})
+		n.containerd(func() { close(containerd) })
+		n.kubernetes(containerd)
+	}
+	select {}
+}
+
+// configure fills in what depends on the plan.
+func (n *node) configure() error {
+	plan, err := json.Marshal(n.plan)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		n.plan.Render(containerdTemplate, components.ContainerdConfig),
+		n.plan.Render(kubeletTemplate, components.KubeletConfig),
+		os.WriteFile(planFile, plan, 0o600),
+		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
+	)
+}
+
+func (n *node) images() error {
+	if n.plan.Used(fixes.PauseImage) != fixes.Store {
+		return nil
+	}
+	return images.Mount(fixes.ImageStore, imageTarget)
+}
+
+// catchLogs sends what libraries log to one writer.
+func catchLogs(output io.Writer) {
+	flags := flag.NewFlagSet("klog", flag.PanicOnError)
+	klog.InitFlags(flags)
+	for _, each := range []string{"-logtostderr=false", "-one_output=true", "-stderrthreshold=FATAL"} {
+		if err := flags.Parse([]string{each}); err != nil {
+			panic(err)
+		}
+	}
+	klog.SetOutput(output)
+	logrus.SetOutput(output)
+	golog.SetOutput(output)
+}
+
+// containerd starts it; ready is called when it serves.
+func (n *node) containerd(ready func()) {
+	n.component("containerd", func() error {
+		return components.Containerd(n.ctx, n.sink.Component("containerd"), n.plan.Runc(), sync.OnceFunc(func() {
+			n.stages.Reached("containerd")
+			ready()
+		}))
+	})
+}
+
+// delegate runs Kubernetes under the interceptor. containerd stays outside: what it starts must see its own
+// files, and a process that ever was traced cannot do without its tracer.
+func (n *node) delegate(started time.Time) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		n.fail("node", err)
+	}
+	n.containerd(func() { _ = write.Close() })
+	program, err := os.Executable()
+	if err != nil {
+		n.fail("node", err)
+	}
+	command := exec.CommandContext(n.ctx, fixes.Interceptor, "--rules", rulesFile, "--", program, interceptedRole)
+	command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
+	command.Stdout, command.Stderr = os.Stdout, os.Stderr
+	command.ExtraFiles = []*os.File{read}
+	n.component("interceptor", command.Run)
+}
+
+// runIntercepted is the role kubernetes. It does not return.
+func runIntercepted() {
+	started := time.Now()
+	if nanoseconds, err := strconv.ParseInt(os.Getenv(startedVariable), 10, 64); err == nil {
+		started = time.Unix(0, nanoseconds)
+	}
+	n := newNode(started)
+	data, err := os.ReadFile(planFile)
+	if err == nil {
+		err = json.Unmarshal(data, &n.plan)
+	}
+	if err != nil {
+		n.fail("node", err)
+	}
+	containerd := make(chan struct{})
+	go func() {
+		_, _ = os.NewFile(readyDescriptor, "ready").Read(make([]byte, 1))
+		close(containerd)
+	}()
+	n.kubernetes(containerd)
+	select {}
+}
+
+// kubernetes brings up the components, each as soon as what it needs is there.
+func (n *node) kubernetes(containerd <-chan struct{}) {
+	datastore := make(chan struct{})
+	n.component("datastore", func() error {
+		if err := components.Datastore(n.ctx, &n.running); err != nil {
+			return err
+		}
+		n.reached("datastore", datastore)()
+		<-n.ctx.Done()
+		return n.ctx.Err()
+	})
+	kubernetes, err := components.New(n.ctx, n.sink.Current("node"))
+	if err != nil {
+		n.fail("node", err)
+	}
+	credentials, err := pki.Cluster(components.PKI, components.Server, pki.Names{
+		Node:           components.NodeName,
+		NodeAddress:    net.ParseIP(boot.NodeAddress),
+		ServiceAddress: net.ParseIP(components.ServiceAddress),
+		Domain:         components.Domain,
+	}, time.Now())
+	if err != nil {
+		n.fail("certificates", err)
+	}
+	n.stages.Reached("certificates")
+	n.stages.Credentials(credentials)
+	admin := n.client(pki.Admin)
+	<-datastore
+	n.component("apiserver", func() error { return kubernetes.APIServer(n.ctx) })
+	if err := components.APIAnswers(n.ctx, admin); err != nil {
+		n.fail("apiserver", err)
+	}
+	n.stages.Reached("apiserver")
+	go n.follow(admin)
+	<-containerd
+	n.component("kubelet", func() error { return kubernetes.Kubelet(n.ctx) })
+	if err := components.EarlyRoles(n.ctx, admin); err != nil {
+		n.fail("apiserver", err)
+	}
+	n.stages.Reached("roles")
+	n.component("scheduler", func() error { return kubernetes.Scheduler(n.ctx) })
+	n.component("controller-manager", func() error { return kubernetes.ControllerManager(n.ctx) })
+	n.component("services", func() error {
+		address := netip.MustParseAddr(boot.NodeAddress)
+		return services.Run(n.ctx, n.client(pki.Services), address, n.reached("services", nil))
+	})
+}
+
+// follow reports what the API tells of: the manifests' objects and the node.
+func (n *node) follow(admin *rest.Config) {
+	go n.sink.Run("manifests", func() {
+		objects, err := manifests.Read(manifestPath)
+		if err == nil {
+			err = manifests.Deploy(n.ctx, admin, objects)
+		}
+		if err != nil {
+			n.fail("manifests", err)
+		}
+		n.stages.Reached("manifests")
+		n.component("dns", func() error {
+			address := netip.MustParseAddr(components.DNSAddress)
+			return dns.Run(n.ctx, components.Kubeconfig(pki.DNS), components.Domain, address, n.reached("dns", nil))
+		})
+	})
+	go n.sink.Run("apiserver", func() {
+		if err := components.EarlyAccounts(n.ctx, admin); err != nil {
+			n.fail("apiserver", err)
+		}
+		n.stages.Reached("accounts")
+	})
+	if err := components.NodeReady(n.ctx, admin); err != nil {
+		n.fail("kubelet", err)
+	}
+	n.stages.Reached("ready")
+	// The boot leaves much garbage; from here on the node is mostly idle and memory counts for more than time.
+	debug.SetGCPercent(40)
+	debug.FreeOSMemory()
+}
+
+// reached returns a function that reports a stage and closes done, once.
+func (n *node) reached(stage string, done chan struct{}) func() {
+	return sync.OnceFunc(func() {
+		n.stages.Reached(stage)
+		if done != nil {
+			close(done)
+		}
+	})
+}
+
+// component runs one component; its end is the node's end.
+func (n *node) component(name string, run func() error) {
+	go n.sink.Run(name, func() {
+		err := run()
+		if err == nil {
+			err = errors.New("ended by itself")
+		}
+		n.fail(name, err)
+	})
+}
+
+// client returns the settings of a client of the API.
+func (n *node) client(name string) *rest.Config {
+	config, err := clientcmd.BuildConfigFromFlags("", components.Kubeconfig(name))
+	if err != nil {
+		n.fail(name, err)
+	}
+	config.QPS, config.Burst = 50, 100
+	return config
+}
+
+// fail reports the first component that failed and ends the node. It does not return.
+func (n *node) fail(component string, err error) {
+	n.once.Do(func() {
+		n.stages.Failed(component, err, n.sink.Tail(component))
+		os.Exit(1)
+	})
+	select {} // another component failed first
+}

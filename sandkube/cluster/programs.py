@@ -1,0 +1,78 @@
+"""What a cluster is started from, and what it leaves in the cluster's folder to be found again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandkube.cluster.place import Place
+from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
+from sandkube.errors import UserError
+
+_FILE = "programs.json"
+_BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Programs:
+    """Built products, the kind of sandbox, and arguments of the node."""
+
+    runsc: Path
+    bundle: Path
+    kubectl: Path
+    kind: str = DEFAULT
+    arguments: tuple[str, ...] = ()
+
+    def prepare(self, place: Place) -> None:
+        """Write what `sandbox` reads, and the bundle with this cluster's configuration."""
+        place.write_file(_FILE, json.dumps({"runsc": str(self.runsc), "kind": self.kind}))
+        folder = place.folder / _BUNDLE
+        folder.mkdir(mode=0o700)
+        spec: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
+        root = self.bundle / spec["root"]["path"]
+        if KINDS[self.kind].copied:
+            shutil.copytree(root, folder / "rootfs", symlinks=True)
+            root = folder / "rootfs"
+            for each in (root, *root.rglob("*")):
+                if not each.is_symlink():
+                    each.chmod(each.stat().st_mode | 0o200)
+        spec["root"]["path"] = str(root)
+        spec["process"]["args"] += self.arguments
+        (folder / "config.json").write_text(json.dumps(spec))
+
+
+def sandbox(place: Place, container: str) -> Sandbox:
+    """The sandbox of a cluster that was prepared. Raises UserError when its folder is damaged."""
+    try:
+        found = json.loads((place.folder / _FILE).read_text())
+        return Sandbox(Path(found["runsc"]), place.runsc, container, found["kind"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}") from None
+
+
+def bundle(place: Place) -> Path:
+    """The bundle of a cluster that was prepared."""
+    return place.folder / _BUNDLE
+
+
+def chosen(kind: str, output: Callable[[str], Path], fixes: str) -> Programs:
+    """The products of a kind of sandbox. Raises UserError for an unknown kind."""
+    check_kind(kind)
+    words = [word for each in fixes.replace(",", " ").split() for word in ("--fix", each)]
+    return Programs(
+        runsc=output(KINDS[kind].product) / "bin/runsc",
+        bundle=output("bundle"),
+        kubectl=output("kubectl") / "bin/kubectl",
+        kind=kind,
+        arguments=tuple(words),
+    )
+
+
+def check_kind(kind: str) -> None:
+    """Raises UserError for an unknown kind of sandbox."""
+    if kind not in KINDS:
+        raise UserError(f"there is no sandbox {kind!r}", hint=f"there are: {', '.join(KINDS)}")
