@@ -29,19 +29,20 @@ OUTPUTS = ROOT / "outputs"
 NEEDED = ("bundle", "kubectl")
 
 
-def _option(name: str, default: Any, text: str, short: str = "") -> dict[str, Any]:
+def option(name: str, default: Any, text: str, short: str = "") -> dict[str, Any]:
+    """An option of a command; its type is that of the default."""
     return {"name": name, "long": name, "short": short, "type": type(default), "default": default, "help": text}
 
 
 _MACHINE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENOMEM}
 """What the machine may refuse through no fault of ours: a sentence, no traceback."""
-NAME = _option("name", "default", "the cluster's name")
-PORT = _option("port", 0, "port of this machine's loopback for the API; a free one if left out")
-ALL = _option("all", False, "every cluster of this checkout")
-SANDBOX = _option("sandbox", DEFAULT, f"what to boot in: {', '.join(KINDS)}")
-FIX = _option("fix", "", "override what the node does about its sandbox: NAME=on, off or auto; several with commas")
-FOLLOW = _option("follow", False, "go on with new lines as they come", "f")
-LINES = _option("lines", 0, "only the last lines", "n")
+NAME = option("name", "default", "the cluster's name")
+PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
+ALL = option("all", False, "every cluster of this checkout")
+SANDBOX = option("sandbox", DEFAULT, f"what to boot in: {', '.join(KINDS)}")
+FIX = option("fix", "", "override what the node does about its sandbox: NAME=on, off or auto; several with commas")
+FOLLOW = option("follow", False, "go on with new lines as they come", "f")
+LINES = option("lines", 0, "only the last lines", "n")
 
 
 def guarded(work: Callable[[], int]) -> int:

@@ -15,6 +15,7 @@ import (
 	"runtime"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"sandkube/node/fixes"
 )
@@ -48,7 +49,11 @@ func main() {
 
 // doctor prints what was found and chosen.
 func doctor(overrides map[string]string, asJSON bool) error {
-	facts, plan, err := fixes.Decide(trialFolder, overrides, true)
+	trials := trialFolder
+	if unix.Access(trials, unix.W_OK) != nil {
+		trials = os.TempDir()
+	}
+	facts, plan, err := fixes.Decide(trials, overrides, true)
 	if err != nil {
 		return err
 	}

@@ -62,14 +62,18 @@ def bundle(place: Place) -> Path:
 def chosen(kind: str, output: Callable[[str], Path], fixes: str) -> Programs:
     """The products of a kind of sandbox. Raises UserError for an unknown kind."""
     check_kind(kind)
-    words = [word for each in fixes.replace(",", " ").split() for word in ("--fix", each)]
     return Programs(
         runsc=output(KINDS[kind].product) / "bin/runsc",
         bundle=output("bundle"),
         kubectl=output("kubectl") / "bin/kubectl",
         kind=kind,
-        arguments=tuple(words),
+        arguments=tuple(fix_words(fixes)),
     )
+
+
+def fix_words(fixes: str) -> list[str]:
+    """Arguments of the node for `NAME=VALUE,NAME=VALUE`, which the node itself judges."""
+    return [word for each in fixes.replace(",", " ").split() for word in ("--fix", each)]
 
 
 def check_kind(kind: str) -> None:

@@ -39,11 +39,20 @@ type Facts struct {
 // Untried stands for a fact that was not needed.
 const Untried = "not tried"
 
-// Programs and folders of the node.
-const (
-	Interceptor = "/usr/bin/interceptor"
-	ImageStore  = "/usr/share/sandkube/images"
+// Programs and folders of the node's root file system, which is / unless this program is run from outside of it.
+var (
+	Interceptor = filepath.Join(root(), "usr/bin/interceptor")
+	ImageStore  = filepath.Join(root(), "usr/share/sandkube/images")
 )
+
+// root is where this program's file is below usr/bin.
+func root() string {
+	program, err := os.Executable()
+	if err != nil {
+		return "/"
+	}
+	return filepath.Dir(filepath.Dir(filepath.Dir(program)))
+}
 
 // asked are the settings below /proc/sys that components of the node read.
 var asked = []string{
@@ -248,9 +257,12 @@ func Traces(folder string) error {
 	if err := os.WriteFile(rules, []byte(there+" "+prepared+"/\n"), 0o644); err != nil {
 		return err
 	}
-	got, err := exec.Command(Interceptor, "--rules", rules, "--", "/bin/cat", there+"trial").CombinedOutput()
+	got, err := exec.Command(Interceptor, "--rules", rules, "--", filepath.Join(root(), "bin/cat"), there+"trial").CombinedOutput()
+	if said := bytes.TrimSpace(got); err != nil && len(said) > 0 {
+		return fmt.Errorf("%w: %s", err, said)
+	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(got))
+		return err
 	}
 	if !bytes.Equal(got, text) {
 		return errors.New("paths are not intercepted")
