@@ -36,4 +36,4 @@ place=
 [ -r .venv/place ] && read -r place <.venv/place
 [ "$place" = "$here" ] && cmp -s requirements.txt .venv/requirements.txt && [ -x .venv/bin/python ] || make_venv
 case "${1-}" in test | test-fast | golden) install requirements-test.txt ;; esac
-exec .venv/bin/doit "$@"
+exec .venv/bin/python -m sandkube "$@"

@@ -23,7 +23,7 @@ from sandkube.cluster.programs import Programs
 from sandkube.cluster.sandbox import DEFAULT, KINDS
 from sandkube.errors import UserError
 from sandkube.run import base_environment, become, run_attached
-from sandkube.tasks import ROOT, BuildCommand, realiser, release_signals
+from sandkube.tasks import ROOT, BuildCommand, Sentences, realiser, release_signals
 
 OUTPUTS = ROOT / "outputs"
 NEEDED = ("bundle", "kubectl")
@@ -40,7 +40,10 @@ NAME = option("name", "default", "the cluster's name")
 PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 ALL = option("all", False, "every cluster of this checkout")
 SANDBOX = option("sandbox", DEFAULT, f"what to boot in: {', '.join(KINDS)}")
-FIX = option("fix", "", "override what the node does about its sandbox: NAME=on, off or auto; several with commas")
+NO_FIXES: list[str] = []
+FIX = option(
+    "fix", NO_FIXES, "override what the node does about its sandbox: NAME=on, off, auto or a means; repeatable"
+)
 FOLLOW = option("follow", False, "go on with new lines as they come", "f")
 LINES = option("lines", 0, "only the last lines", "n")
 
@@ -104,7 +107,7 @@ class RunCluster(BuildCommand):
 
     name = "run-cluster"
     doc_purpose = "build what is missing, boot a cluster, wait for a Running pod"
-    doc_usage = "[--name NAME] [--port PORT] [--sandbox KIND] [--fix NAME=VALUE,...]"
+    doc_usage = "[--name NAME] [--port PORT] [--sandbox KIND] [--fix NAME=VALUE ...]"
     doc_description = "The cluster goes on in the background; stop it with stop-cluster."
 
     def get_options(self) -> list[Any]:
@@ -130,7 +133,7 @@ class RunCluster(BuildCommand):
         return guarded(work)
 
 
-class Status(Command):  # type: ignore[misc]
+class Status(Sentences, Command):  # type: ignore[misc]
     """./do status"""
 
     name = "status"
@@ -160,7 +163,7 @@ class Status(Command):  # type: ignore[misc]
         return 0
 
 
-class StopCluster(Command):  # type: ignore[misc]
+class StopCluster(Sentences, Command):  # type: ignore[misc]
     """./do stop-cluster"""
 
     name = "stop-cluster"
@@ -186,7 +189,7 @@ class StopCluster(Command):  # type: ignore[misc]
         return guarded(work)
 
 
-class Logs(Command):  # type: ignore[misc]
+class Logs(Sentences, Command):  # type: ignore[misc]
     """./do logs"""
 
     name = "logs"
@@ -234,7 +237,7 @@ class Logs(Command):  # type: ignore[misc]
             yield from logs.follow(one.logs, component, lines, supervisor.fileno())
 
 
-class ShellCluster(Command):  # type: ignore[misc]
+class ShellCluster(Sentences, Command):  # type: ignore[misc]
     """./do shell-cluster"""
 
     name = "shell-cluster"
@@ -256,7 +259,7 @@ class ShellCluster(Command):  # type: ignore[misc]
         return guarded(work)
 
 
-class KubectlCommand(Command):  # type: ignore[misc]
+class KubectlCommand(Sentences, Command):  # type: ignore[misc]
     """./do kubectl"""
 
     name = "kubectl"

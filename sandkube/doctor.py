@@ -36,7 +36,7 @@ def _ask(argv: list[str]) -> str:
 
 def _ask_sandbox(kind: str, words: list[str]) -> str:
     """What the node says in a sandbox that is booted for nothing else."""
-    made = programs.chosen(kind, realiser().output, "")
+    made = programs.chosen(kind, realiser().output, [])
     made = programs.Programs(made.runsc, made.bundle, made.kubectl, kind, tuple(words))
     with tempfile.TemporaryDirectory(prefix=".doctor-", dir=OUTPUTS) as folder:
         place = Place(Path(folder))
@@ -50,7 +50,7 @@ class Doctor(BuildCommand):
 
     name = "doctor"
     doc_purpose = "show what a sandbox lacks and what the node does about it"
-    doc_usage = "[--sandbox KIND | --here] [--fix NAME=VALUE,...] [--json]"
+    doc_usage = "[--sandbox KIND | --here] [--fix NAME=VALUE ...] [--json]"
     doc_description = "Nothing is changed. A fix is on, off, or auto: chosen by what was found."
 
     def get_options(self) -> list[Any]:

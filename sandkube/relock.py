@@ -16,7 +16,7 @@ from sandkube.lock import Pin
 from sandkube.plan import Plan
 from sandkube.realise import Places, Realiser
 from sandkube.store import Store
-from sandkube.tasks import ROOT, prepare_process
+from sandkube.tasks import ROOT, Sentences, prepare_process
 
 _CHECK = {
     "name": "check",
@@ -80,7 +80,7 @@ def relock(upgrades: Sequence[str]) -> None:
     log.say(f"lock.json written; pins that moved: {', '.join(moved)}")
 
 
-class LockCommand(Command):  # type: ignore[misc]
+class LockCommand(Sentences, Command):  # type: ignore[misc]
     """./do lock [--check] [--upgrade NAME[@VERSION]]"""
 
     name = "lock"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from doit.cmd_run import Run
+from doit.cmdparse import CmdParseError
 from doit.exceptions import TaskFailed
 
 from sandkube import log, plan, spec
@@ -88,7 +90,21 @@ def _up_to_date(name: str, task: object, values: object) -> bool:
     return not stopping() and realiser().up_to_date(name)
 
 
-class BuildCommand(Run):  # type: ignore[misc]
+class Sentences:
+    """Mixin of our commands: a wrong option is one sentence, without the table of all options that doit adds."""
+
+    def parse_execute(self, in_args: list[str]) -> int:
+        """As doit's own."""
+        try:
+            status: int = super().parse_execute(in_args)  # type: ignore[misc]
+        except CmdParseError as error:
+            text = re.sub(r"^Error parsing Command: | \(parsing options: .*", "", str(error), flags=re.DOTALL)
+            name = getattr(self, "name", "")
+            raise CmdParseError(f"{name}: {text}\n  hint: ./do help {name}") from None
+        return status
+
+
+class BuildCommand(Sentences, Run):  # type: ignore[misc]
     """Base of the commands that build first."""
 
     def build(self, params: Any, names: tuple[str, ...]) -> int:

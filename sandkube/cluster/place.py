@@ -173,4 +173,6 @@ def needs_running(one: Place) -> State:
 
 
 def _not_running(one: Place) -> UserError:
-    return UserError(f"cluster {one.name} is not running", hint=f"./do run-cluster --name {one.name}")
+    last = one.read()
+    how = f"failed: {last.reason}" if last is not None and last.phase == "failed" else "is not running"
+    return UserError(f"cluster {one.name} {how}", hint=f"./do run-cluster --name {one.name}")

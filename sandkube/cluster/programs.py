@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def bundle(place: Place) -> Path:
     return place.folder / _BUNDLE
 
 
-def chosen(kind: str, output: Callable[[str], Path], fixes: str) -> Programs:
+def chosen(kind: str, output: Callable[[str], Path], fixes: Sequence[str]) -> Programs:
     """The products of a kind of sandbox. Raises UserError for an unknown kind."""
     check_kind(kind)
     return Programs(
@@ -71,9 +72,12 @@ def chosen(kind: str, output: Callable[[str], Path], fixes: str) -> Programs:
     )
 
 
-def fix_words(fixes: str) -> list[str]:
-    """Arguments of the node for `NAME=VALUE,NAME=VALUE`, which the node itself judges."""
-    return [word for each in fixes.replace(",", " ").split() for word in ("--fix", each)]
+def fix_words(fixes: Sequence[str]) -> list[str]:
+    """Arguments of the node for overrides, `NAME=VALUE` each; names and values are for the node to judge."""
+    for each in fixes:
+        if not re.fullmatch(r"[a-z-]+=[a-z-]+", each):
+            raise UserError(f"--fix {each}: not of the form NAME=VALUE", hint="for example --fix cap-last-cap=off")
+    return [f"--fix={each}" for each in fixes]
 
 
 def check_kind(kind: str) -> None:

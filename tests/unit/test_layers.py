@@ -24,9 +24,11 @@ LAYERS = (
     {"report"},
     {"tasks", "relock"},
     {"commands"},
+    {"doctor"},
+    {"__main__"},
 )
 OWNERS = {
-    "doit": {"tasks", "relock", "commands", "report", "dodo"},
+    "doit": {"tasks", "relock", "commands", "doctor", "report", "dodo", "__main__"},
     "subprocess": {"run", "cluster", "commands"},
     "tarfile": {"archive"},
     "zipfile": {"archive"},
