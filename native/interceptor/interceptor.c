@@ -1,0 +1,653 @@
+/*
+ * interceptor: runs a program that opens some files elsewhere than it says.
+ *
+ * How. A seccomp(2) filter stops the traced program at the calls of the table below and nowhere else. A stopped call
+ * whose path a rule names, and whose replacement exists, is made with another path: the string is put into a page of
+ * the program's memory that nothing else uses, the register that holds the path's address points there for as long as
+ * the call lasts, and gets its own value back when the call returns.
+ *
+ * Why not rewrite the path where it is: it may be in read-only memory, other threads may be reading it, and a thread
+ * that changes it between our look and the kernel's would make a third path of two. Why not write it below the stack
+ * pointer: the stacks of goroutines are small, and what is below them belongs to others. So the page is one that we
+ * let the program map itself: the first call of a thread that needs one is first made as mmap(2), then repeated by
+ * stepping back over the syscall instruction, as the kernel does to restart a call. A page is one thread's; when the
+ * thread ends, the next thread of the process that needs one takes it. What the program passes is therefore
+ * copied once: the call sees the whole old path or the whole new one, and no byte of the program's own memory is written.
+ *
+ * Left alone: paths with a part "..", which only the kernel can resolve; symbolic links to named paths; calls of other
+ * ABIs (i386, x32); openat2(2) with RESOLVE_BENEATH or RESOLVE_IN_ROOT, except for rules of last components. Replacements are
+ * looked up in the interceptor's own root folder.
+ */
+#define _GNU_SOURCE
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <linux/audit.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "rules.h"
+
+#ifndef VERSION
+#define VERSION "0"
+#endif
+
+enum status { OWN_ERROR = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
+enum { PAGE = 4096, SYSCALL_WIDTH = 2 };
+
+/* Not in musl's headers: linux/ptrace.h, linux/openat2.h, linux/sched.h. */
+enum { EVENT_STOP = 128, SYSTEM_CALL_STOP = SIGTRAP | 0x80 };
+enum { RESOLVE_BENEATH_ = 0x08, RESOLVE_IN_ROOT_ = 0x10, RESOLVE_OFFSET = 16 };
+
+/* The calls that are looked at, and where their path is. */
+static const struct call {
+	long number;
+	const char *name;
+	bool folder; /* a folder's descriptor comes first, then the path */
+	bool how;    /* third, the address of a struct open_how */
+} calls[] = {
+	{SYS_open, "open", false, false},
+	{SYS_creat, "creat", false, false},
+	{SYS_stat, "stat", false, false},
+	{SYS_lstat, "lstat", false, false},
+	{SYS_access, "access", false, false},
+	{SYS_readlink, "readlink", false, false},
+	{SYS_statfs, "statfs", false, false},
+	{SYS_truncate, "truncate", false, false},
+	{SYS_openat, "openat", true, false},
+	{437, "openat2", true, true},
+	{SYS_newfstatat, "newfstatat", true, false},
+	{332, "statx", true, false},
+	{SYS_faccessat, "faccessat", true, false},
+	{439, "faccessat2", true, false},
+	{SYS_readlinkat, "readlinkat", true, false},
+};
+enum { CALLS = sizeof calls / sizeof *calls };
+
+/* A process: the pages that its ended threads have left. */
+struct process {
+	struct process *next;
+	pid_t pid;
+	unsigned threads;
+	size_t free;
+	uint64_t *pages;
+};
+
+/* A thread that we trace. */
+struct thread {
+	struct thread *next;
+	pid_t tid;
+	struct process *process; /* known from the first call that needed a page */
+	uint64_t page;
+	enum { FREE, MAPPING, CALLING } state;
+	bool entered;                  /* the stop at the entry of the call is behind us */
+	struct user_regs_struct asked; /* the registers of the program's own call */
+	const struct call *call;
+};
+
+enum { BUCKETS = 1024 };
+static struct thread *threads[BUCKETS];
+static struct process *processes[BUCKETS];
+static size_t traced;
+
+static pid_t program;       /* the program that was started */
+static bool every;          /* stop at each call: for comparison */
+static FILE *journal;       /* redirections, if asked for */
+static uint64_t stops, redirections;
+/* Whether a call that goes on from its seccomp stop stops at its entry too: Linux before 4.8 and gVisor do. */
+static enum { UNKNOWN, AT_EXIT_ONLY, AT_ENTRY_TOO } order;
+
+static void fail(const char *text, ...)
+{
+	va_list arguments;
+	va_start(arguments, text);
+	fputs("interceptor: ", stderr);
+	vfprintf(stderr, text, arguments);
+	fputc('\n', stderr);
+	va_end(arguments);
+	exit(OWN_ERROR);
+}
+
+static void *reserve(void *old, size_t size)
+{
+	void *memory = realloc(old, size);
+	if (!memory)
+		fail("no memory");
+	return memory;
+}
+
+/* --- threads and processes --- */
+
+static struct thread *thread_of(pid_t tid)
+{
+	struct thread **bucket = &threads[(size_t)tid % BUCKETS];
+	for (struct thread *each = *bucket; each; each = each->next)
+		if (each->tid == tid)
+			return each;
+	struct thread *made = reserve(NULL, sizeof *made);
+	*made = (struct thread){.next = *bucket, .tid = tid};
+	*bucket = made;
+	traced++;
+	return made;
+}
+
+static pid_t group_of(pid_t tid)
+{
+	char name[64], line[256];
+	pid_t found = tid;
+	snprintf(name, sizeof name, "/proc/%d/status", tid);
+	FILE *status = fopen(name, "re");
+	if (!status)
+		return found;
+	while (fgets(line, sizeof line, status))
+		if (sscanf(line, "Tgid: %d", &found) == 1)
+			break;
+	fclose(status);
+	return found;
+}
+
+static struct process *process_of(struct thread *thread)
+{
+	if (thread->process)
+		return thread->process;
+	pid_t pid = group_of(thread->tid);
+	struct process **bucket = &processes[(size_t)pid % BUCKETS];
+	struct process *found = *bucket;
+	while (found && found->pid != pid)
+		found = found->next;
+	if (!found) {
+		found = reserve(NULL, sizeof *found);
+		*found = (struct process){.next = *bucket, .pid = pid};
+		*bucket = found;
+	}
+	found->threads++;
+	return thread->process = found;
+}
+
+static void leave_process(struct thread *thread)
+{
+	struct process *process = thread->process;
+	if (!process)
+		return;
+	if (thread->page) {
+		process->pages = reserve(process->pages, (process->free + 1) * sizeof *process->pages);
+		process->pages[process->free++] = thread->page;
+	}
+	if (--process->threads == 0) {
+		struct process **at = &processes[(size_t)process->pid % BUCKETS];
+		while (*at != process)
+			at = &(*at)->next;
+		*at = process->next;
+		free(process->pages);
+		free(process);
+	}
+	thread->process = NULL;
+	thread->page = 0;
+}
+
+static void forget(pid_t tid)
+{
+	for (struct thread **at = &threads[(size_t)tid % BUCKETS]; *at; at = &(*at)->next)
+		if ((*at)->tid == tid) {
+			struct thread *gone = *at;
+			leave_process(gone);
+			*at = gone->next;
+			free(gone);
+			traced--;
+			return;
+		}
+}
+
+/* execve(2) gives the process new memory; of its threads only the one with the process's id is left. */
+static void on_exec(struct thread *thread)
+{
+	unsigned long former = 0;
+	if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &former) == 0 && (pid_t)former != thread->tid)
+		forget((pid_t)former);
+	if (thread->process)
+		thread->process->free = 0;
+	thread->page = 0;
+	thread->state = FREE;
+}
+
+/* --- the program's memory --- */
+
+/* Reads a string; false if it is not readable or longer than a path may be. */
+static bool read_path(pid_t tid, uint64_t address, char path[PATH_SIZE])
+{
+	size_t length = 0;
+	while (length < PATH_SIZE) {
+		size_t part = PAGE - (address + length) % PAGE; /* the next page may not be there */
+		if (part > PATH_SIZE - length)
+			part = PATH_SIZE - length;
+		struct iovec here = {path + length, part}, there = {(void *)(uintptr_t)(address + length), part};
+		ssize_t got = process_vm_readv(tid, &here, 1, &there, 1, 0);
+		if (got <= 0)
+			return false;
+		if (memchr(path + length, '\0', (size_t)got))
+			return true;
+		length += (size_t)got;
+	}
+	return false;
+}
+
+static bool write_memory(pid_t tid, uint64_t address, const char *text, size_t length)
+{
+	struct iovec here = {(void *)(uintptr_t)text, length}, there = {(void *)(uintptr_t)address, length};
+	return process_vm_writev(tid, &here, 1, &there, 1, 0) == (ssize_t)length;
+}
+
+/* --- which path instead --- */
+
+static bool exists(const char *path)
+{
+	return faccessat(AT_FDCWD, path, F_OK, 0) == 0;
+}
+
+/* The place in /proc of what a relative path starts from. */
+static void base_name(const struct thread *thread, int descriptor, char *name, size_t size)
+{
+	if (descriptor == AT_FDCWD)
+		snprintf(name, size, "/proc/%d/cwd", thread->tid);
+	else
+		snprintf(name, size, "/proc/%d/fd/%d", thread->tid, descriptor);
+}
+
+static bool is_confined(const struct thread *thread)
+{
+	uint64_t resolve = 0;
+	if (!thread->call->how)
+		return false;
+	struct iovec here = {&resolve, sizeof resolve};
+	struct iovec there = {(void *)(uintptr_t)(thread->asked.rdx + RESOLVE_OFFSET), sizeof resolve};
+	if (process_vm_readv(thread->tid, &here, 1, &there, 1, 0) != sizeof resolve)
+		return true;
+	return resolve & (RESOLVE_BENEATH_ | RESOLVE_IN_ROOT_);
+}
+
+/* Finds what to pass instead of the path of a stopped call; false if the call is to go on as it is. */
+static bool replace(const struct thread *thread, char replacement[PATH_SIZE])
+{
+	char path[PATH_SIZE], folder[PATH_SIZE] = "", normal[PATH_SIZE], base[64] = "", at[PATH_SIZE + 64];
+	const struct user_regs_struct *regs = &thread->asked;
+	if (!read_path(thread->tid, thread->call->folder ? regs->rsi : regs->rdi, path) || !path[0])
+		return false;
+	if (path[0] != '/')
+		base_name(thread, thread->call->folder ? (int)regs->rdi : AT_FDCWD, base, sizeof base);
+	if (rules_match_last(path, replacement)) {
+		snprintf(at, sizeof at, "%s%s%s", base, base[0] ? "/" : "", replacement);
+		return exists(at);
+	}
+	if (base[0]) {
+		ssize_t length = readlink(base, folder, sizeof folder - 1);
+		if (length <= 0 || folder[0] != '/')
+			return false;
+		folder[length] = '\0';
+	}
+	return rules_normalise(folder, path, normal) && rules_match(normal, replacement) && exists(replacement) &&
+	       !is_confined(thread);
+}
+
+/* --- stops --- */
+
+static void resume(const struct thread *thread, bool stop_at_calls, int signal)
+{
+	/* ESRCH: it was killed meanwhile; waitpid(2) will say so. */
+	ptrace(stop_at_calls || every ? PTRACE_SYSCALL : PTRACE_CONT, thread->tid, 0, (long)signal);
+}
+
+static bool get_registers(const struct thread *thread, struct user_regs_struct *regs)
+{
+	struct iovec vector = {regs, sizeof *regs};
+	return ptrace(PTRACE_GETREGSET, thread->tid, NT_PRSTATUS, &vector) == 0 && vector.iov_len == sizeof *regs;
+}
+
+static bool set_registers(const struct thread *thread, struct user_regs_struct *regs)
+{
+	struct iovec vector = {regs, sizeof *regs};
+	return ptrace(PTRACE_SETREGSET, thread->tid, NT_PRSTATUS, &vector) == 0;
+}
+
+static void start_mapping(struct thread *thread)
+{
+	struct user_regs_struct regs = thread->asked;
+	regs.orig_rax = SYS_mmap;
+	regs.rdi = 0;
+	regs.rsi = PAGE;
+	regs.rdx = PROT_READ | PROT_WRITE;
+	regs.r10 = MAP_PRIVATE | MAP_ANONYMOUS;
+	regs.r8 = (unsigned long long)-1;
+	regs.r9 = 0;
+	if (!set_registers(thread, &regs)) {
+		resume(thread, false, 0);
+		return;
+	}
+	thread->state = MAPPING;
+	thread->entered = false;
+	resume(thread, true, 0);
+}
+
+/* mmap(2) has returned: the program's own call is made anew. */
+static void end_mapping(struct thread *thread, const struct user_regs_struct *now)
+{
+	struct user_regs_struct regs = thread->asked;
+	bool mapped = now->rax < (unsigned long long)-4095;
+	thread->state = FREE;
+	if (mapped)
+		thread->page = now->rax;
+	regs.rip -= SYSCALL_WIDTH;
+	regs.rax = thread->asked.orig_rax;
+	regs.orig_rax = (unsigned long long)-1; /* no call to restart */
+	thread->entered = !mapped;              /* then the call passes when it comes again */
+	set_registers(thread, &regs);
+	resume(thread, false, 0);
+}
+
+static void start_call(struct thread *thread, const char *replacement)
+{
+	struct user_regs_struct regs = thread->asked;
+	if (thread->call->folder)
+		regs.rsi = thread->page;
+	else
+		regs.rdi = thread->page;
+	if (!write_memory(thread->tid, thread->page, replacement, strlen(replacement) + 1) || !set_registers(thread, &regs)) {
+		thread->page = 0; /* the program has unmapped it */
+		resume(thread, false, 0);
+		return;
+	}
+	redirections++;
+	if (journal)
+		fprintf(journal, "%d %s %s\n", thread->tid, thread->call->name, replacement);
+	thread->state = CALLING;
+	thread->entered = false;
+	resume(thread, true, 0);
+}
+
+static void end_call(struct thread *thread, struct user_regs_struct *now)
+{
+	thread->state = FREE;
+	if (thread->call->folder)
+		now->rsi = thread->asked.rsi;
+	else
+		now->rdi = thread->asked.rdi;
+	set_registers(thread, now);
+	resume(thread, false, 0);
+}
+
+static void on_seccomp(struct thread *thread)
+{
+	char replacement[PATH_SIZE];
+	bool unmappable = thread->entered && thread->state == FREE;
+	thread->state = FREE;
+	thread->entered = false;
+	stops++;
+	if (unmappable || !get_registers(thread, &thread->asked)) {
+		resume(thread, false, 0);
+		return;
+	}
+	thread->call = NULL;
+	for (size_t i = 0; i < CALLS && !thread->call; i++)
+		if ((unsigned long long)calls[i].number == thread->asked.orig_rax)
+			thread->call = &calls[i];
+	if (!thread->call || !replace(thread, replacement)) {
+		resume(thread, false, 0);
+		return;
+	}
+	if (!thread->page) {
+		struct process *process = process_of(thread);
+		if (process->free > 0)
+			thread->page = process->pages[--process->free];
+	}
+	if (thread->page)
+		start_call(thread, replacement);
+	else
+		start_mapping(thread);
+}
+
+/* The stops at entry and exit of a call that we let go on from its seccomp stop. */
+static void on_call(struct thread *thread)
+{
+	struct user_regs_struct regs;
+	stops += every;
+	if (thread->state == FREE || !get_registers(thread, &regs)) {
+		resume(thread, false, 0);
+		return;
+	}
+	/* The first time it is a call to mmap(2), which does not fail with ENOSYS: that is what registers say at an entry. */
+	if (order == UNKNOWN)
+		order = regs.rax == (unsigned long long)-ENOSYS ? AT_ENTRY_TOO : AT_EXIT_ONLY;
+	if (order == AT_ENTRY_TOO && !thread->entered) {
+		thread->entered = true;
+		resume(thread, true, 0);
+		return;
+	}
+	thread->entered = false;
+	if (thread->state == MAPPING)
+		end_mapping(thread, &regs);
+	else
+		end_call(thread, &regs);
+}
+
+static void on_stop(struct thread *thread, int status)
+{
+	int signal = WSTOPSIG(status), event = status >> 16;
+	switch (event) {
+	case PTRACE_EVENT_SECCOMP:
+		on_seccomp(thread);
+		return;
+	case PTRACE_EVENT_EXEC:
+		on_exec(thread);
+		resume(thread, false, 0);
+		return;
+	case EVENT_STOP:
+		if (signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU)
+			ptrace(PTRACE_LISTEN, thread->tid, 0, 0); /* a group stop: it stays stopped until SIGCONT */
+		else
+			resume(thread, thread->state != FREE, 0);
+		return;
+	case 0:
+		if (signal == SYSTEM_CALL_STOP)
+			on_call(thread);
+		else
+			resume(thread, thread->state != FREE, signal);
+		return;
+	default: { /* fork, vfork, clone: the new thread stops by itself, perhaps after the end of this one */
+		unsigned long made = 0;
+		if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &made) == 0 && made != 0)
+			thread_of((pid_t)made);
+		resume(thread, false, 0);
+	}
+	}
+}
+
+/* Runs until nothing is traced any more; the exit status of the program. */
+static int trace(void)
+{
+	int result = OWN_ERROR;
+	while (traced > 0) {
+		int status;
+		pid_t tid = waitpid(-1, &status, __WALL);
+		if (tid < 0 && errno == EINTR)
+			continue;
+		if (tid < 0)
+			break;
+		if (WIFSTOPPED(status)) {
+			on_stop(thread_of(tid), status);
+			continue;
+		}
+		forget(tid);
+		if (tid == program)
+			result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+	}
+	return result;
+}
+
+/* --- start --- */
+
+static int install_filter(void)
+{
+	struct sock_filter code[4 + CALLS + 2];
+	size_t length = 0;
+	code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch));
+	code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, CALLS + 1);
+	code[length++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (size_t i = 0; i < CALLS; i++)
+		code[length++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)calls[i].number,
+							       (uint8_t)(CALLS - i), 0);
+	code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	code[length++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRACE);
+	struct sock_fprog filter = {(unsigned short)length, code};
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0)
+		return 0;
+	if (errno != EACCES || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) /* without CAP_SYS_ADMIN */
+		return -1;
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter);
+}
+
+enum step { TRACED, FILTER, EXECUTE };
+struct report {
+	enum step step;
+	int error;
+};
+
+static _Noreturn void become(char **words, int go, int tell)
+{
+	char byte;
+	struct report report = {TRACED, ESRCH};
+	if (read(go, &byte, 1) == 1) {
+		report = (struct report){FILTER, 0};
+		if (install_filter() == 0) {
+			report.step = EXECUTE;
+			execvp(words[0], words);
+		}
+		report.error = errno;
+	}
+	_exit(write(tell, &report, sizeof report) == sizeof report ? OWN_ERROR : OWN_ERROR);
+}
+
+static void pass_on(int signal)
+{
+	if (program > 0)
+		kill(program, signal);
+}
+
+static void pass_signals_on(void)
+{
+	static const int passed[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
+	struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
+	for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
+		sigaction(passed[i], &action, NULL);
+	/* A terminal sends these to the program by itself. */
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+}
+
+static int start(char **words)
+{
+	int go[2], tell[2];
+	if (pipe2(go, O_CLOEXEC) != 0 || pipe2(tell, O_CLOEXEC) != 0)
+		fail("pipe: %s", strerror(errno));
+	program = fork();
+	if (program < 0)
+		fail("fork: %s", strerror(errno));
+	if (program == 0) {
+		close(go[1]);
+		become(words, go[0], tell[1]);
+	}
+	close(go[0]);
+	close(tell[1]);
+	long options = PTRACE_O_TRACESECCOMP | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK |
+		       PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL;
+	if (ptrace(PTRACE_SEIZE, program, 0, options) != 0) {
+		int error = errno;
+		kill(program, SIGKILL);
+		fail("ptrace: %s", strerror(error));
+	}
+	thread_of(program);
+	pass_signals_on();
+	if (write(go[1], "", 1) != 1)
+		fail("pipe: %s", strerror(errno));
+	close(go[1]);
+	int result = trace();
+	struct report report;
+	if (read(tell[0], &report, sizeof report) != sizeof report)
+		return result;
+	if (report.step == EXECUTE) {
+		fprintf(stderr, "interceptor: %s: %s\n", words[0], strerror(report.error));
+		return report.error == ENOENT ? NOT_FOUND : NOT_EXECUTABLE;
+	}
+	fail("seccomp: %s", strerror(report.error));
+	return OWN_ERROR;
+}
+
+static const char usage[] =
+	"Usage: interceptor --rules FILE [--log FILE] [--all] [--] PROGRAM [ARGUMENT ...]\n"
+	"Runs a program that opens some files elsewhere than it says.\n\n"
+	"  --rules FILE  one rule a line: FROM TO. Paths that end with a slash stand for all that is below.\n"
+	"                */NAME NAME stands for every file of the first name: the second, in the same folder.\n"
+	"  --log FILE    write a line for each redirected call, and counts at the end; - is standard error\n"
+	"  --all         stop at every system call, for comparison\n"
+	"  --version, --help\n\n"
+	"Exit status: the program's; 128 and the signal that ended it; 125 an error here; 126 the program\n"
+	"cannot be executed; 127 there is none.\n";
+
+int main(int count, char **words)
+{
+	static const struct option options[] = {
+		{"rules", required_argument, NULL, 'r'}, {"log", required_argument, NULL, 'l'},
+		{"all", no_argument, NULL, 'a'},         {"version", no_argument, NULL, 'v'},
+		{"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0},
+	};
+	const char *rules = NULL, *log = NULL;
+	for (int option; (option = getopt_long(count, words, "+", options, NULL)) != -1;)
+		switch (option) {
+		case 'r':
+			rules = optarg;
+			break;
+		case 'l':
+			log = optarg;
+			break;
+		case 'a':
+			every = true;
+			break;
+		case 'v':
+			puts("interceptor " VERSION);
+			return 0;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			fputs("interceptor: --help tells more\n", stderr);
+			return OWN_ERROR;
+		}
+	if (!rules || optind == count)
+		fail("%s; --help tells more", rules ? "no program is named" : "--rules FILE is missing");
+	if (!rules_read(rules))
+		return OWN_ERROR;
+	if (log && strcmp(log, "-") == 0)
+		journal = stderr;
+	else if (log && !(journal = fopen(log, "we")))
+		fail("%s: %s", log, strerror(errno));
+	if (journal)
+		setvbuf(journal, NULL, _IOLBF, 0);
+	int result = start(words + optind);
+	if (journal)
+		fprintf(journal, "stops %llu redirections %llu\n", (unsigned long long)stops, (unsigned long long)redirections);
+	return result;
+}
