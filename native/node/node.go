@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	golog "log"
 	"net"
@@ -293,6 +294,7 @@ func (n *node) component(name string, run func() error) {
 		if err == nil {
 			err = errors.New("ended by itself")
 		}
+		fmt.Fprintln(n.sink.Component(name), err) // which may be diagnosed
 		n.fail(name, err)
 	})
 }

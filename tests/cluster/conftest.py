@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.sandbox import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,12 +66,20 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
         stop.stop(one)
 
 
-@pytest.fixture(scope="session")
-def cluster(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for all tests that leave it as it is."""
+def of_kind(programs: Programs, kind: str) -> Programs:
+    """The same node in another kind of sandbox."""
+    runsc = (ROOT / "outputs/result" / KINDS[kind].product / "bin/runsc").resolve()
+    return replace(programs, kind=kind, runsc=runsc)
+
+
+@pytest.fixture(scope="session", params=KINDS)
+def cluster(
+    request: pytest.FixtureRequest, programs: Programs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """One cluster of each kind for all tests that leave it as it is."""
     one = place(tmp_path_factory.mktemp("outputs"), "shared")
     try:
-        yield boot(one, programs)
+        yield boot(one, of_kind(programs, request.param))
     finally:
         if one.folder.exists():
             stop.stop(one)

@@ -18,9 +18,10 @@ from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.processes import with_words
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.programs import sandbox as sandbox_of
+from sandkube.cluster.sandbox import KINDS
 from sandkube.cluster.status import row
 from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, Cluster, boot
+from tests.cluster.conftest import ROOT, Cluster, boot, of_kind
 
 ORDINARY = """\
 import sys
@@ -31,10 +32,10 @@ from sandkube.cluster.place import place
 from sandkube.cluster.pod import Kubectl, apply
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
-runsc, bundle, kubectl, outputs = map(Path, sys.argv[2:])
+runsc, bundle, kubectl, outputs = map(Path, sys.argv[2:6])
 one = place(outputs, "ordinary")
 with one.lock():
-    for event in start.start(one, Programs(runsc, bundle, kubectl)):
+    for event in start.start(one, Programs(runsc, bundle, kubectl, sys.argv[6])):
         print(event)
 print(apply(Kubectl(kubectl, one), fresh=True))
 print("memory", row(one).memory >> 20)
@@ -147,13 +148,15 @@ def ordinary_python() -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every test here is an ordinary user's already")
-def test_an_ordinary_user(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_ordinary_user(programs: Programs, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.mktemp("ordinary")
     for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
         folder.chmod(folder.stat().st_mode | 0o011)
     python = ordinary_python()
     os.chown(base, 65534, 65534)
-    words = [str(each) for each in (ROOT, programs.runsc, programs.bundle, programs.kubectl, base)]
+    made = of_kind(programs, kind)
+    words = [str(each) for each in (ROOT, made.runsc, made.bundle, made.kubectl, base, kind)]
     done = subprocess.run(
         [python, "-c", ORDINARY, *words],
         user=65534,

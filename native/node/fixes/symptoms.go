@@ -21,6 +21,8 @@ var symptoms = []symptom{
 	{CgroupNamespace, "cgroup namespaces aren't enabled in the kernel", "runc cannot make a cgroup namespace"},
 	{KernelSettings, "open /proc/sys/kernel/panic", "the kubelet cannot read /proc/sys/kernel/panic and its like"},
 	{OverlayRoot, "could not find device in cached partitions map", "the kubelet does not find the device of /var/lib"},
+	{OverlayRoot, "failed to mount rootfs component", "containerd cannot mount a container's layers"},
+	{KernelLog, "open /dev/kmsg", "the kubelet cannot open /dev/kmsg"},
 	{StorageStatistics, "failed to get rootfs info: unable to find data in memory cache", "the kubelet has no statistics of the root file system"},
 }
 
