@@ -5,6 +5,7 @@ Unpacking keeps names, contents, symbolic links that stay inside, and the execut
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
@@ -116,8 +117,24 @@ def unpack_deb(path: Path, into: Path) -> None:
     raise UserError(f"{path.name}: holds no data.tar")
 
 
+def write_tar_gz(root: Path, target: Path, *, mtime: int) -> None:
+    """`write_tar`, compressed; what is there already is replaced when the new file is whole."""
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=mtime) as stream:
+            _write_tar(root, stream, {}, mtime)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
 def write_tar(root: Path, target: Path, *, modes: Mapping[str, int], mtime: int) -> None:
     """Write a tree as a plain tar: sorted names, owner 0:0, one time, modes 0644/0755 unless `modes` says else."""
+    with target.open("wb") as file:
+        _write_tar(root, file, modes, mtime)
+
+
+def _write_tar(root: Path, out: IO[bytes] | gzip.GzipFile, modes: Mapping[str, int], mtime: int) -> None:
 
     def entry(path: Path) -> tarfile.TarInfo:
         name = str(path.relative_to(root))
@@ -133,7 +150,7 @@ def write_tar(root: Path, target: Path, *, modes: Mapping[str, int], mtime: int)
             member.mode = modes.get(name, 0o755 if status.st_mode & stat.S_IXUSR else 0o644)
         return member
 
-    with tarfile.open(target, "w", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(root.rglob("*"), key=lambda path: path.relative_to(root).parts):
             member = entry(path)
             if member.isreg():

@@ -7,6 +7,7 @@ import errno
 import getopt
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,17 +17,18 @@ from doit.cmd_base import Command
 from doit.cmdparse import CmdOption
 
 from sandkube import log
-from sandkube.cluster import logs, programs, start, status, stop
+from sandkube.archive import write_tar_gz
+from sandkube.cluster import in_place, logs, programs, start, status, stop
 from sandkube.cluster.place import Place, all_places, needs_running, place
 from sandkube.cluster.pod import Kubectl, apply
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.sandbox import DEFAULT, KINDS
+from sandkube.derivation import EPOCH
 from sandkube.errors import UserError
 from sandkube.run import base_environment, become, run_attached
 from sandkube.tasks import ROOT, BuildCommand, Sentences, realiser, release_signals
 
 OUTPUTS = ROOT / "outputs"
-NEEDED = ("bundle", "kubectl")
 
 
 def option(name: str, default: Any, text: str, short: str = "") -> dict[str, Any]:
@@ -40,6 +42,7 @@ NAME = option("name", "default", "the cluster's name")
 PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 ALL = option("all", False, "every cluster of this checkout")
 SANDBOX = option("sandbox", DEFAULT, f"what to boot in: {', '.join(KINDS)}")
+IN_PLACE = option("in-place", False, "boot right here, as root, in no other sandbox")
 NO_FIXES: list[str] = []
 FIX = option(
     "fix", NO_FIXES, "override what the node does about its sandbox: NAME=on, off, auto or a means; repeatable"
@@ -107,12 +110,24 @@ class RunCluster(BuildCommand):
 
     name = "run-cluster"
     doc_purpose = "build what is missing, boot a cluster, wait for a Running pod"
-    doc_usage = "[--name NAME] [--port PORT] [--sandbox KIND] [--fix NAME=VALUE ...]"
+    doc_usage = "[--name NAME] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...]"
     doc_description = "The cluster goes on in the background; stop it with stop-cluster."
 
     def get_options(self) -> list[Any]:
         """doit's own options and ours."""
-        return [*super().get_options(), *map(CmdOption, (NAME, PORT, SANDBOX, FIX))]
+        return [*super().get_options(), *map(CmdOption, (NAME, PORT, SANDBOX, IN_PLACE, FIX))]
+
+    @staticmethod
+    def _kind(params: Any) -> str:
+        kind: str = params["sandbox"]
+        if not params["in-place"]:
+            programs.check_kind(kind)
+            return kind
+        if os.geteuid() != 0:
+            raise UserError("a node in place needs root", hint="without --in-place it gets a sandbox of its own")
+        if kind != DEFAULT or params["port"]:
+            raise UserError("--in-place goes with neither --sandbox nor --port: there is no sandbox to choose")
+        return in_place.KIND
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Build, boot, show."""
@@ -123,12 +138,45 @@ class RunCluster(BuildCommand):
             if args:
                 raise UserError(f"run-cluster takes no argument, got {args[0]!r}", hint="a name goes with --name")
             place(OUTPUTS, name)
-            programs.check_kind(params["sandbox"])
-            if failed := self.build(params, (*NEEDED, KINDS[params["sandbox"]].product)):
+            kind = self._kind(params)
+            if failed := self.build(params, programs.products(kind)):
                 return failed
             release_signals()
-            made = programs.chosen(params["sandbox"], realiser().output, params["fix"])
+            made = programs.chosen(kind, realiser().output, params["fix"])
             return run_cluster(name, port, made, began)
+
+        return guarded(work)
+
+
+class ExportNode(BuildCommand):
+    """./do export-node"""
+
+    name = "export-node"
+    doc_purpose = "write the node and a script that starts it into an archive"
+    doc_usage = "FILE.tar.gz"
+    doc_description = "To be unpacked in a sandbox and started there, as root: sandkube-node/sandkube start."
+
+    def execute(self, params: Any, args: list[str]) -> int:
+        """Build, write."""
+
+        def work() -> int:
+            if len(args) != 1 or not args[0].endswith((".tar.gz", ".tgz")):
+                raise UserError("export-node takes one file name that ends with .tar.gz")
+            target = Path(args[0]).absolute()
+            if not target.parent.is_dir():
+                raise UserError(f"{target.parent}: there is no such folder")
+            if failed := self.build(params, ("bundle",)):
+                return failed
+            release_signals()
+            with tempfile.TemporaryDirectory(prefix=".export-", dir=OUTPUTS) as folder:
+                in_place.make(realiser().output("bundle"), Path(folder) / in_place.NAME, linked=True)
+                log.say(f"writing {args[0]}")
+                write_tar_gz(Path(folder), target, mtime=EPOCH)
+            log.say(
+                f"{args[0]}: {target.stat().st_size / 1e6:.0f} MB; where it is to run, as root:\n"
+                f"tar xzf {target.name} && {in_place.NAME}/{in_place.SCRIPT} start"
+            )
+            return 0
 
         return guarded(work)
 

@@ -66,9 +66,8 @@ class Doctor(BuildCommand):
             if params["sandbox"] and params["here"]:
                 raise UserError("--sandbox and --here exclude each other")
             kinds = [params["sandbox"]] if params["sandbox"] else [] if params["here"] else list(_SHOWN)
-            for kind in kinds:
-                programs.check_kind(kind)
-            if failed := self.build(params, ("bundle", "kubectl", *(KINDS[kind].product for kind in kinds))):
+            needed = [name for kind in kinds for name in programs.products(kind)]
+            if failed := self.build(params, tuple(dict.fromkeys(["bundle", *needed]))):
                 return failed
             release_signals()
             words = ["doctor", *(["--json"] if params["json"] else []), *programs.fix_words(params["fix"])]

@@ -1,6 +1,7 @@
 // Command sandkube-node is the first process of a sandbox and the whole of Kubernetes in it.
 //
 //	sandkube-node [--fix NAME=VALUE ...]           be the node
+//	sandkube-node --in-place [...]                 be it beside others in a sandbox; native/starter starts it
 //	sandkube-node doctor [--json] [--fix ...]      print what this sandbox lacks and what would be done about it
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
@@ -20,27 +21,41 @@ import (
 	"sandkube/node/fixes"
 )
 
+// options of the command line.
+type options struct {
+	overrides  map[string]string
+	inPlace    bool
+	withParent bool
+	kubeconfig int
+	outcome    int
+}
+
 // init keeps the first thread for main: package fixes tries things on threads that it gives other namespaces and then
 // gives up, and /proc/self shows the namespaces of the first.
 func init() { runtime.LockOSThread() }
 
 func main() {
 	flags := pflag.NewFlagSet("sandkube-node", pflag.ExitOnError)
-	overrides := flags.StringToString("fix", nil, "override the choice of a fix: NAME=on, off, auto or a means")
+	var options options
+	flags.StringToStringVar(&options.overrides, "fix", nil, "override the choice of a fix: NAME=on, off, auto or a means")
+	flags.BoolVar(&options.inPlace, "in-place", false, "share the sandbox with whoever started this: clean up at the end")
+	flags.BoolVar(&options.withParent, "with-parent", false, "end when the process that started this ends")
+	flags.IntVar(&options.kubeconfig, "kubeconfig-fd", -1, "descriptor that gets the administrator's kubeconfig")
+	flags.IntVar(&options.outcome, "outcome-fd", -1, `descriptor that gets a line, "ready" or "failed: …"`)
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		os.Exit(2)
 	}
 	switch command := flags.Arg(0); command {
 	case "":
-		bootNode(*overrides)
+		bootNode(options)
 	case "doctor":
-		if err := doctor(*overrides, *asJSON); err != nil {
+		if err := doctor(options.overrides, *asJSON); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}
 	case interceptedRole:
-		runIntercepted()
+		runIntercepted(options)
 	default:
 		fmt.Fprintf(os.Stderr, "sandkube-node: unknown command %q\n%s", command, flags.FlagUsages())
 		os.Exit(2)

@@ -57,6 +57,7 @@ type node struct {
 	stages  *stages.Reporter
 	sink    *logs.Sink
 	plan    fixes.Plan
+	tenant  *tenant // nil if the node has its sandbox for itself
 	once    sync.Once
 	running sync.WaitGroup
 }
@@ -77,15 +78,20 @@ func newNode(started time.Time) *node {
 }
 
 // bootNode prepares the sandbox and starts everything. It does not return.
-func bootNode(overrides map[string]string) {
+func bootNode(options options) {
 	started := time.Now()
 	n := newNode(started)
+	if options.inPlace {
+		if err := n.settle(options); err != nil {
+			n.fail("node", err)
+		}
+	}
 	prepare := []struct {
 		stage string
 		do    func() error
 	}{
 		{"probe", func() (err error) {
-			_, n.plan, err = fixes.Decide(trialFolder, overrides, false)
+			_, n.plan, err = fixes.Decide(trialFolder, options.overrides, false)
 			runtime.UnlockOSThread() // see main
 			return err
 		}},
@@ -172,16 +178,28 @@ func (n *node) delegate(started time.Time) {
 	command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.ExtraFiles = []*os.File{read}
+	if n.tenant != nil { // the other process knows when there is something to hand over
+		for _, each := range []*os.File{n.tenant.kubeconfig, n.tenant.outcome} {
+			if each == nil {
+				each = os.Stderr
+			}
+			command.ExtraFiles = append(command.ExtraFiles, each)
+		}
+		command.Args = append(command.Args, fmt.Sprintf("--kubeconfig-fd=%d", readyDescriptor+1), fmt.Sprintf("--outcome-fd=%d", readyDescriptor+2))
+	}
 	n.component("interceptor", command.Run)
 }
 
 // runIntercepted is the role kubernetes. It does not return.
-func runIntercepted() {
+func runIntercepted(options options) {
 	started := time.Now()
 	if nanoseconds, err := strconv.ParseInt(os.Getenv(startedVariable), 10, 64); err == nil {
 		started = time.Unix(0, nanoseconds)
 	}
 	n := newNode(started)
+	if options.kubeconfig >= 0 {
+		n.tenant = &tenant{kubeconfig: os.NewFile(uintptr(options.kubeconfig), ""), outcome: os.NewFile(uintptr(options.outcome), "")}
+	}
 	data, err := os.ReadFile(planFile)
 	if err == nil {
 		err = json.Unmarshal(data, &n.plan)
@@ -224,6 +242,9 @@ func (n *node) kubernetes(containerd <-chan struct{}) {
 	}
 	n.stages.Reached("certificates")
 	n.stages.Credentials(credentials)
+	if err := n.tenant.handOver(credentials); err != nil {
+		n.fail("certificates", err)
+	}
 	admin := n.client(pki.Admin)
 	<-datastore
 	n.component("apiserver", func() error { return kubernetes.APIServer(n.ctx) })
@@ -272,6 +293,7 @@ func (n *node) follow(admin *rest.Config) {
 		n.fail("kubelet", err)
 	}
 	n.stages.Reached("ready")
+	n.tenant.tell("ready")
 	// The boot leaves much garbage; from here on the node is mostly idle and memory counts for more than time.
 	debug.SetGCPercent(40)
 	debug.FreeOSMemory()
@@ -313,6 +335,8 @@ func (n *node) client(name string) *rest.Config {
 func (n *node) fail(component string, err error) {
 	n.once.Do(func() {
 		n.stages.Failed(component, err, n.sink.Tail(component))
+		n.tenant.tell(fmt.Sprintf("failed: %s: %v", component, err))
+		n.tenant.leave()
 		os.Exit(1)
 	})
 	select {} // another component failed first

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandkube.cluster import in_place
+from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.place import Place
 from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
 from sandkube.errors import UserError
@@ -30,7 +32,11 @@ class Programs:
 
     def prepare(self, place: Place) -> None:
         """Write what `sandbox` reads, and the bundle with this cluster's configuration."""
-        place.write_file(_FILE, json.dumps({"runsc": str(self.runsc), "kind": self.kind}))
+        found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": self.arguments}
+        place.write_file(_FILE, json.dumps(found))
+        if self.kind == in_place.KIND:
+            in_place.make(self.bundle, place.folder / in_place.NAME, linked=False)
+            return
         folder = place.folder / _BUNDLE
         folder.mkdir(mode=0o700)
         spec: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
@@ -46,10 +52,12 @@ class Programs:
         (folder / "config.json").write_text(json.dumps(spec))
 
 
-def sandbox(place: Place, container: str) -> Sandbox:
-    """The sandbox of a cluster that was prepared. Raises UserError when its folder is damaged."""
+def sandbox(place: Place, container: str) -> Sandbox | InPlace:
+    """Where a cluster that was prepared runs. Raises UserError when its folder is damaged."""
     try:
         found = json.loads((place.folder / _FILE).read_text())
+        if found["kind"] == in_place.KIND:
+            return InPlace(place.folder / in_place.NAME, tuple(found["arguments"]))
         return Sandbox(Path(found["runsc"]), place.runsc, container, found["kind"])
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}") from None
@@ -64,7 +72,7 @@ def chosen(kind: str, output: Callable[[str], Path], fixes: Sequence[str]) -> Pr
     """The products of a kind of sandbox. Raises UserError for an unknown kind."""
     check_kind(kind)
     return Programs(
-        runsc=output(KINDS[kind].product) / "bin/runsc",
+        runsc=Path() if kind == in_place.KIND else output(KINDS[kind].product) / "bin/runsc",
         bundle=output("bundle"),
         kubectl=output("kubectl") / "bin/kubectl",
         kind=kind,
@@ -80,7 +88,13 @@ def fix_words(fixes: Sequence[str]) -> list[str]:
     return [f"--fix={each}" for each in fixes]
 
 
+def products(kind: str) -> tuple[str, ...]:
+    """What must be built for a kind of sandbox."""
+    check_kind(kind)
+    return ("bundle", "kubectl") if kind == in_place.KIND else ("bundle", "kubectl", KINDS[kind].product)
+
+
 def check_kind(kind: str) -> None:
     """Raises UserError for an unknown kind of sandbox."""
-    if kind not in KINDS:
+    if kind not in (*KINDS, in_place.KIND):
         raise UserError(f"there is no sandbox {kind!r}", hint=f"there are: {', '.join(KINDS)}")

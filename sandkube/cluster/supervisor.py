@@ -24,17 +24,19 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import programs
+from sandkube.cluster.in_place import API_PORT, InPlace
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.processes import tree_of
+from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
 from sandkube.run import base_environment
 
-_API_PORT = 6443
 _LINE_LIMIT = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 _PORT_LINE = re.compile(rb"Forwarding local port (\d+) to")
+_GRACE_IN_PLACE = 10.0  # seconds for a node without a sandbox to clean up
 _GRACE = 2.0  # seconds for a node that has reported its failure to end by itself
 
 
@@ -56,6 +58,7 @@ class Supervisor:
         self._kubeconfig = ""
         self._failed: dict[str, Any] | None = None
         self._stopping = False
+        self._asked = False
         self._end = asyncio.Event()
         self._main: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,8 +111,14 @@ class Supervisor:
         self._end_sandbox()
 
     def _end_sandbox(self) -> None:
-        if self._main is not None and self._main.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
+        if self._main is None or self._main.returncode is not None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if isinstance(self._sandbox, InPlace) and not self._asked:
+                self._asked = True
+                os.kill(self._main.pid, signal.SIGTERM)  # it takes its addresses and processes away by itself
+                asyncio.get_running_loop().call_later(_GRACE_IN_PLACE, self._end_sandbox)
+            else:
                 os.killpg(self._main.pid, signal.SIGKILL)
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
@@ -134,15 +143,18 @@ class Supervisor:
                 asyncio.get_running_loop().call_later(_GRACE, self._end_sandbox)
                 return
             case {"type": "stage", "stage": "apiserver"}:
-                self._keep(self._forward())
+                if isinstance(self._sandbox, InPlace):
+                    self._open_access(API_PORT)
+                else:
+                    self._keep(self._forward(self._sandbox))
             case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
 
-    async def _forward(self) -> None:
+    async def _forward(self, sandbox: Sandbox) -> None:
         """Forward the API's port for as long as the sandbox lives; a forwarder that dies is started again."""
         while not self._end.is_set():
-            argv = self._sandbox.port_forward(self._port, _API_PORT, os.getpid())
+            argv = sandbox.port_forward(self._port, API_PORT, os.getpid())
             forwarder = await self._start(argv)
             if self._end.is_set():  # meanwhile
                 kill_descendants()
@@ -171,7 +183,7 @@ class Supervisor:
 
     def _open_access(self, port: int) -> None:
         self._port = port
-        text = self._kubeconfig.replace(f"https://127.0.0.1:{_API_PORT}", f"https://127.0.0.1:{port}")
+        text = self._kubeconfig.replace(f"https://127.0.0.1:{API_PORT}", f"https://127.0.0.1:{port}")
         self._place.write_file(self._place.kubeconfig.name, text)
         self._record(port=port)
         self._tell({"type": "access", "port": port})

@@ -1,0 +1,138 @@
+"""The exported archive, started inside sandboxes with nothing but its own script."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from sandkube.cluster.place import Place
+from sandkube.cluster.pod import NAME, POD
+from sandkube.cluster.programs import Programs, bundle
+from sandkube.cluster.sandbox import KINDS, Sandbox
+from sandkube.run import base_environment
+from tests.cluster.conftest import ROOT, of_kind
+
+SCRIPT = "/opt/sandkube-node/sandkube"
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root file system with a shell and the unpacked archive, nothing else."""
+    folder = tmp_path_factory.mktemp("export")
+    archive = folder / "node.tar.gz"
+    subprocess.run(["./do", "export-node", str(archive)], cwd=ROOT, check=True)
+    root = folder / "root"
+    for name in ("bin", "dev", "opt", "proc", "sys", "tmp"):
+        (root / name).mkdir(parents=True)
+    shutil.copy(ROOT / "outputs/result/busybox/bin/busybox", root / "bin")
+    for applet in ("sh", "sleep"):
+        (root / "bin" / applet).symlink_to("busybox")
+    subprocess.run(["tar", "xzf", archive, "-C", root / "opt"], check=True)
+    archive.unlink()
+    return root
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A sandbox that somebody else started: its first process sleeps."""
+
+    sandbox: Sandbox
+    root: Path
+
+    def __call__(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command in it."""
+        return subprocess.run(
+            self.sandbox.execute(words),
+            env=base_environment(Path("/root")),
+            capture_output=True,
+            text=True,
+            input=stdin,
+            timeout=120,
+        )
+
+
+@pytest.fixture(params=[kind for kind in KINDS if not KINDS[kind].copied])
+def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
+    place = Place(tmp_path / "guest")
+    place.folder.mkdir()
+    place.runsc.mkdir()
+    made = of_kind(programs, request.param)
+    made.prepare(place)
+    config = bundle(place) / "config.json"
+    spec = json.loads(config.read_text())
+    spec["root"]["path"] = str(unpacked)
+    spec["hostname"] = "somewhere"
+    spec["process"]["args"] = ["/bin/sh", "-c", "echo up; exec sleep 2147483647"]
+    config.write_text(json.dumps(spec))
+    sandbox = Sandbox(made.runsc, place.runsc, f"guest-{os.getpid()}", request.param)
+    process = subprocess.Popen(
+        sandbox.run(bundle(place), os.getpid()),
+        env=base_environment(Path("/root")),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    yield Guest(sandbox, unpacked)
+    process.kill()
+    process.wait()
+
+
+def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
+    started = guest(SCRIPT, "start")
+    assert started.returncode == 0, started.stderr
+    assert "the node is ready\n" in started.stdout
+    assert guest(SCRIPT, "status").returncode == 0
+    again = guest(SCRIPT, "start")
+    assert (again.returncode, "runs already" in again.stderr) == (1, True)
+
+    def kubectl(*words: str, stdin: str = "") -> str:
+        done = guest(SCRIPT, "kubectl", *words, stdin=stdin)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    kubectl("apply", "--filename=-", stdin=json.dumps(POD))
+    kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=60s")
+    line = next(line.split() for line in kubectl("get", "pods", "--output=wide").splitlines() if line.startswith(NAME))
+    assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
+    assert kubectl("logs", NAME) == "ready\n"
+    assert "10.96.0.1" in kubectl("exec", NAME, "--", "nslookup", "kubernetes.default.svc.cluster.local")
+    assert guest(SCRIPT, "shell", "/bin/sh", "-c", "ls /usr/bin/sandkube-node").stdout == "/usr/bin/sandkube-node\n"
+
+    stopped = guest(SCRIPT, "stop")
+    assert (stopped.returncode, stopped.stdout) == (0, "the node is stopped\n"), stopped.stderr
+    left = guest("/bin/busybox", "ps", "-o", "stat,args").stdout.splitlines()
+    assert not [line for line in left if "sandkube" in line or "containerd" in line if not line.startswith("Z")], left
+    assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
+    assert "rootfs" not in guest("/bin/busybox", "mount").stdout
+    assert guest(SCRIPT, "stop").returncode == 1
+
+    assert guest(SCRIPT, "start").returncode == 0, "once more, on what the first run left"
+    assert "runsc" in kubectl("get", "nodes")
+
+
+def test_a_failure_is_told(guest: Guest) -> None:
+    failed = guest(SCRIPT, "start", "--fix", "pause-image=on", "--fix", "kernel-settings=off")
+    assert failed.returncode == 1
+    assert "kubelet" in failed.stderr
+    assert "fix `kernel-settings` is off" in failed.stderr
+    assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
+
+
+def test_doctor_inside(guest: Guest) -> None:
+    said = guest(SCRIPT, "doctor").stdout
+    assert "kernel-settings" in said
+    assert len(said.splitlines()) < 30
+
+
+def test_wrong_words_are_answered(guest: Guest) -> None:
+    assert guest(SCRIPT, "nonsense").returncode == 2
+    assert "start" in guest(SCRIPT, "--help").stdout
