@@ -296,6 +296,17 @@ def test_stages_on_the_page_are_stages_of_the_node() -> None:
     assert set(shown) - known == set()
 
 
+def test_the_packages_that_the_page_calls_tested_have_tests() -> None:
+    (names,) = re.findall(r"packages without Kubernetes \(([\w, ]+)\) have tests", text("HACKING.md"))
+    for name in names.split(", "):
+        assert list((ROOT / "native/node" / name).glob("*_test.go")), name
+    outside = {path.parent.name for path in (ROOT / "native/node").glob("*/*_test.go")} - {
+        *names.split(", "),
+        "services",
+    }
+    assert outside == set()
+
+
 HOSTS = tuple(
     ".".join(parts)
     for parts in (
