@@ -296,6 +296,15 @@ def test_stages_on_the_page_are_stages_of_the_node() -> None:
     assert set(shown) - known == set()
 
 
+def test_the_table_of_fixes_is_the_nodes() -> None:
+    source = text("native/node/fixes/fixes.go")
+    constants = dict(re.findall(r'^\t(\w+) += "([\w -]+)"$', source, re.MULTILINE))
+    names = [constants[word] for word in re.findall(r"^\t\tname: (\w+),", source, re.MULTILINE)]
+    _, _, after = text("ARCHITECTURE.md").partition("| fix | need |")
+    rows = [line.split("|") for line in after.partition("\n\n")[0].splitlines() if line.startswith("| `")]
+    assert [row[1].strip(" `") for row in rows] == names
+
+
 def test_the_packages_that_the_page_calls_tested_have_tests() -> None:
     (names,) = re.findall(r"packages without Kubernetes \(([\w, ]+)\) have tests", text("HACKING.md"))
     for name in names.split(", "):
