@@ -41,6 +41,11 @@ def task_test_fast() -> Iterator[dict[str, Any]]:
     yield {"basename": "test-fast", "actions": [_pytest("tests/unit")], "doc": doc}
 
 
+def task_golden() -> dict[str, Any]:
+    """write anew what the tests compare keys with"""
+    return {"actions": [_pytest("tests/unit/test_golden.py", "--rewrite")]}
+
+
 def task_bench() -> dict[str, Any]:
     """print measured times and sizes; needs a finished build"""
     return {"actions": [f"{sys.executable} -m bench"]}

@@ -84,6 +84,7 @@ def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tm
     yield Guest(sandbox, unpacked)
     process.kill()
     process.wait()
+    process.stdout.close()
 
 
 def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:

@@ -1,4 +1,4 @@
-"""The linters are tests: ruff and mypy over the engine, gofmt's rules are checked where Go is at hand (go vet step)."""
+"""The linters are tests: ruff and mypy here; gofmt and go vet in tests/integration/test_go.py."""
 
 from __future__ import annotations
 

@@ -1,0 +1,123 @@
+"""containerd is killed inside the sandbox: the node goes down, says so on the host, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandkube.cluster import stop
+from sandkube.cluster.place import Place, place
+from sandkube.cluster.processes import with_words
+from sandkube.cluster.sandbox import Sandbox
+from sandkube.cluster.start import Programs
+from sandkube.run import base_environment
+from tests.cluster.conftest import ROOT, Cluster, boot
+from tests.cluster.test_boot import mounts_below
+from tests.cluster.test_command_line import do
+
+NAME = "test-death"
+SAID = "containerd: signal: killed"
+KILL = 'kill -KILL "$(pidof containerd)"'
+PATIENCE = 30.0
+
+
+def kill_containerd(one: Place, programs: Programs) -> None:
+    """From inside, as a crash would: nobody on the host touches anything."""
+    state = one.read()
+    assert state is not None
+    sandbox = Sandbox(programs.runsc, one.runsc, state.container)
+    subprocess.run(
+        sandbox.execute(["/bin/sh", "-c", KILL]),
+        env=base_environment(Path("/root")),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,  # the sandbox may be gone before the command's own status comes out
+    )
+
+
+def last_lines(one: Place) -> list[str]:
+    return (one.logs / "containerd.log").read_text().splitlines()
+
+
+def check_nothing_runs(one: Place) -> None:
+    """No process, no mount, no credentials; the logs and the state stay, to be read."""
+    assert list(with_words(f"--root={one.runsc}")) == []
+    assert list(with_words(stop.SUPERVISOR, str(one.folder))) == []
+    assert mounts_below(one.folder) == []
+    assert not one.kubeconfig.exists()
+    state = one.read()
+    assert state is not None
+    assert (state.phase, state.port, state.alive()) == ("failed", 0, False)
+    assert {path.name for path in one.runsc.rglob("*")} <= {"null-netns"}, "runsc left its state or a socket"
+
+
+@pytest.fixture
+def mine() -> Iterator[Place]:
+    """A cluster of this checkout, as the commands see it; gone before and after."""
+    one = place(ROOT / "outputs", NAME)
+
+    def clear() -> None:
+        if one.folder.exists():
+            stop.stop(one)
+
+    clear()
+    try:
+        yield one
+    finally:
+        clear()
+
+
+def test_while_it_serves(programs: Programs, mine: Place) -> None:
+    cluster: Cluster = boot(mine, programs)
+    assert cluster.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    processes = [cluster.state.pid, *with_words(f"--root={mine.runsc}")]
+    assert len(processes) >= 4
+    descriptors = [os.pidfd_open(pid) for pid in processes]
+    kill_containerd(mine, programs)
+    for descriptor in descriptors:
+        assert select.select([descriptor], [], [], PATIENCE)[0], "a process of the cluster goes on"
+        os.close(descriptor)
+    check_nothing_runs(mine)
+    said = do("status")
+    (row,) = [line for line in said.splitlines() if line.startswith(f"{NAME} ")]
+    assert row.split()[1] == "failed"
+    assert f"{NAME}: containerd: {SAID}; ./do logs --name {NAME} lists its logs; " in said
+    assert "containerd" in do("logs", "--name", NAME).splitlines()
+    assert do("logs", "containerd", "--name", NAME, "--lines", "5").splitlines() == last_lines(mine)[-5:]
+    assert do("kubectl", "--name", NAME, "--", "get", "nodes", status=1) == (
+        f"error: cluster {NAME} failed: containerd: {SAID}\n  hint: ./do run-cluster --name {NAME}\n"
+    )
+    again = boot(mine, programs)
+    assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    assert do("stop-cluster", "--name", NAME) == f"cluster {NAME} is stopped and gone\n"
+    assert not mine.folder.exists()
+
+
+def test_while_it_starts(programs: Programs, mine: Place) -> None:
+    """The command that waits for the node ends with the component, the reason, and the last lines of its log."""
+    with subprocess.Popen(
+        ["./do", "run-cluster", "--name", NAME], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line.rstrip("\n"))
+            if line.split()[1:2] == ["containerd"]:
+                kill_containerd(mine, programs)
+        assert process.wait(PATIENCE) == 1, said
+    at = said.index(f"error: cluster {NAME}: containerd failed: {SAID}")
+    shown = [line.removeprefix("  | ") for line in said[at + 1 :] if line.startswith("  | ")]
+    logged = last_lines(mine)
+    assert 0 < len(shown) <= 20
+    assert shown == logged[-len(shown) :]
+    assert said[at + 1 + len(shown) :] == [
+        f"  hint: ./do logs --name {NAME} containerd shows more; ./do run-cluster --name {NAME} starts it anew"
+    ]
+    check_nothing_runs(mine)
+    assert "pod Running" not in "\n".join(said)
+    assert do("stop-cluster", "--name", NAME) == f"cluster {NAME} is stopped and gone\n"
