@@ -93,8 +93,10 @@ def source_hash(plan: Plan, one: Recipe) -> str:
             return pin.h1
         case "git":
             return f"git-tree:{pin.tree}"
-        case _:
-            return sha256_bytes(canonical_json([each.sha256 for each in pin.files]))
+        case "url":  # a file that is no archive keeps its name
+            return sha256_bytes(canonical_json(["url", [[each.name, each.sha256] for each in pin.files]]))
+        case kind:
+            return sha256_bytes(canonical_json([kind, [each.sha256 for each in pin.files]]))
 
 
 def patch_path(plan: Plan, one: Recipe, patch: recipe.Patch) -> Path:

@@ -36,6 +36,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/user.h>
@@ -48,7 +49,7 @@
 #define VERSION "0"
 #endif
 
-enum status { OWN_ERROR = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
+enum { OWN_ERROR = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
 enum { PAGE = 4096, SYSCALL_WIDTH = 2 };
 
 /* Not in musl's headers: linux/ptrace.h, linux/openat2.h, linux/sched.h. */
@@ -257,7 +258,8 @@ static bool write_memory(pid_t tid, uint64_t address, const char *text, size_t l
 
 static bool exists(const char *path)
 {
-	return faccessat(AT_FDCWD, path, F_OK, 0) == 0;
+	struct stat status;
+	return fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
 /* The place in /proc of what a relative path starts from. */

@@ -35,10 +35,11 @@ class Job:
 
 
 _SHARED = ("builders/__init__", "buildbox", "derivation", "archive", "patching", "fetch/__init__")
+_UNPACKING = ("fetch/go", "fetch/git", "fetch/local", "fetch/url")  # pypi and deb: archive
 SOURCES: Mapping[str, tuple[str, ...]] = {
-    "tree": ("builders/tree",),
-    "go": ("builders/go", "builders/elf", "fetch/go"),
-    "c": ("builders/c", "builders/elf"),
+    "tree": ("builders/tree", *_UNPACKING),
+    "go": ("builders/go", "builders/elf", *_UNPACKING),
+    "c": ("builders/c", "builders/elf", *_UNPACKING),
     "image": ("builders/image", "builders/compose", "oci"),
     "content": ("builders/content",),
     "rootfs": ("builders/rootfs", "builders/compose"),

@@ -267,6 +267,7 @@ def module_view(modules: Sequence[Module], *, cache: Path, into: Path) -> list[t
     """
     own = _Cache(cache)
     binds = []
+    into.mkdir(parents=True, exist_ok=True)  # a program may need no module at all
     for module in modules:
         target = _downloaded(into, module, "mod")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -362,20 +362,17 @@ def test_the_digest_of_a_builder_that_composes_covers_all_that_writes(kind: str)
     assert left_out(kind) == set()
 
 
-@pytest.mark.xfail(strict=True, reason="known: a change of how a source is unpacked changes no key")
 @pytest.mark.parametrize("kind", SOURCED)
 def test_the_digest_of_a_builder_with_a_source_covers_all_that_writes(kind: str) -> None:
     assert left_out(kind, *UNPACKS) == set()
 
 
-@pytest.mark.xfail(strict=True, reason="known: `url:` puts a file that is no archive under this name")
 def test_the_name_of_a_file_that_is_not_unpacked_counts(made: Plan) -> None:
     (file,) = made.lock["words"].files
     other = Pin("", files=(File("other.txt", file.sha256, file.size),))
     assert "words" in changed(made, with_pin(made, "words", other))
 
 
-@pytest.mark.xfail(strict=True, reason="known: `url:` leaves a wheel as it is, `pypi:` unpacks it")
 def test_the_way_a_file_is_unpacked_counts(made: Plan) -> None:
     pin = made.lock["zig"]
     for kind in ("url", "deb"):

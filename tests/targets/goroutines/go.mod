@@ -1,0 +1,3 @@
+module sandkube/goroutines
+
+go 1.26.0
