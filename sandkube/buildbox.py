@@ -78,14 +78,15 @@ class Box:
         env: Mapping[str, str] | None = None,
         cwd: str = "/",
         capture: bool = False,
+        check: bool = True,
     ) -> Finished:
-        """Run one command inside. Raises CommandFailed, or UserError where the machine has no user namespaces."""
+        """Run one command inside. Raises CommandFailed unless `check` is off, UserError without user namespaces."""
         argv = self.argv(command, mounts, env or {}, cwd)
         log.write(("$ " + " ".join(command) + "\n").encode())
         log.flush()
         start = log.tell()
         try:
-            return run(argv, env=base_environment(Path("/")), cwd=Path("/"), log=log, capture=capture)
+            return run(argv, env=base_environment(Path("/")), cwd=Path("/"), log=log, capture=capture, check=check)
         except CommandFailed:
             said = Path(log.name).read_bytes()[start:]
             if any(each in said for each in _SAYS_NO_NAMESPACE):

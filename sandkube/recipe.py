@@ -81,16 +81,17 @@ class Tree:
 
 @dataclass(frozen=True, slots=True)
 class Go:
-    """Builder `go`: programs from a Go module, into `bin/`."""
+    """Builder `go`: programs from a Go module, into `bin/`; the names of passed tests of `test`, into `tests.txt`."""
 
-    packages: tuple[str, ...]
+    packages: tuple[str, ...] = ()
     patches: tuple[str | Patch, ...] = ()
     tags: tuple[str, ...] = ()
     ldflags: tuple[str, ...] = ()
     cgo: bool = False
     libraries: tuple[str, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
-    test: bool = False
+    test: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

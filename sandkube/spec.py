@@ -39,7 +39,7 @@ def spec_digest(recipe: Recipe, root: Path) -> str:
     spec: dict[str, Json] = {"source": str(recipe.source)}
     if isinstance(recipe.build, Go):
         build = recipe.build
-        spec |= {"packages": list(build.packages), "tags": list(build.tags), "cgo": build.cgo, "test": build.test}
+        spec |= {"packages": list(build.packages), "tags": list(build.tags), "cgo": build.cgo, "test": list(build.test)}
         spec["patches"] = [sha256_bytes(path.read_bytes()) for path in module_patches(recipe, root)]
         if recipe.source and recipe.source.kind == "local":
             folder = root / recipe.source.name

@@ -76,7 +76,6 @@ ldflags = ["-X main.version=1", "-X main.commit=2"]
 cgo = true
 libraries = ["filter"]
 names = {runtime = "run", shim = "sham"}
-test = false
 """,
     "picture": """\
 [build]

@@ -6,6 +6,7 @@ cache is kept across builds, in a folder named by all that Go does not see: tool
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from sandkube.errors import UserError
 from sandkube.fetch import go as fetch_go
 from sandkube.patching import apply_patches
 from sandkube.recipe import Go
+from sandkube.run import Finished
 
 _MODCACHE = "/sandkube/mod"
 
@@ -103,6 +105,20 @@ def _modcache_path(module_patches: Mapping[str, Sequence[Path]]) -> str:
     return f"{_MODCACHE}-{sha256_bytes(b''.join(texts))[:12]}"
 
 
+def _write_tests(job: Job, done: Finished) -> None:
+    """`tests.txt`: package and name of each test that passed or was skipped, sorted. Raises UserError if one failed."""
+    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith(b"{")]
+    for each in said:
+        job.log.write(each.get("Output", "").encode())
+    failed = [each for each in said if each["Action"] == "fail"]
+    if done.status != 0 or failed:
+        names = ", ".join(each["Test"] for each in failed if "Test" in each)
+        raise UserError(f"{job.name}: tests failed: {names or 'they could not be built'}")
+    ended = [each for each in said if each["Action"] in ("pass", "skip") and "Test" in each]
+    lines = sorted(f"{each['Action']} {each['Package']} {each['Test']}\n" for each in ended)
+    (job.out / "tests.txt").write_text("".join(lines))
+
+
 def build(job: Job, options: Go) -> None:
     """Compile `options.packages` into `bin/`."""
     if (job.src / "vendor").is_dir():
@@ -118,8 +134,16 @@ def build(job: Job, options: Go) -> None:
     tags = ["-tags", ",".join(options.tags)] if options.tags else []
     common = ["-trimpath", "-buildvcs=false", "-p", str(os.cpu_count() or 1), *tags]
     if options.test:
-        job.box.run([go, "vet", *tags, "./..."], mounts=mounts, env=env, cwd=SRC, log=job.log)
-        job.box.run([go, "test", *tags, "./..."], mounts=mounts, env=env, cwd=SRC, log=job.log)
+        skipped = ["-skip", "^(" + "|".join(options.skip) + ")$"] if options.skip else []
+        flags = ["-json", "-count=1", *common, "-ldflags", _ldflags(options), *skipped]
+        command = [go, "test", *flags, *options.test]
+        (job.work / "cgroup").mkdir()
+        tested = [*mounts, Mount(job.work / "cgroup", "/sys/fs/cgroup")]  # tests ask for its file system's type
+        done = job.box.run(command, mounts=tested, env=env, cwd=SRC, log=job.log, capture=True, check=False)
+        _write_tests(job, done)
+    if not options.packages:
+        (job.out / "bin").rmdir()
+        return
     command = [go, "build", "-v", *common, "-ldflags", _ldflags(options), "-o", f"{OUT}/bin/", *options.packages]
     job.box.run(command, mounts=mounts, env=env, cwd=SRC, log=job.log)
     for old, new in options.names.items():

@@ -183,7 +183,7 @@ def _sum_lines(module: Module) -> str:
 
 def _download(go: Path, modules: Sequence[Module], cache: _Cache) -> None:
     """Ask the go client for modules: whole ones by `mod download`, go.mod files by `list -m`."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         (folder / "go.mod").write_text("module fetch\n\ngo 1.24\n")
         # The go client takes no toolchain without the checksum database, GOSUMDB=off or not, unless go.sum names it.
@@ -288,7 +288,7 @@ def default_proxy(go: Path, folder: Path) -> str:
 
 def resolve_module(go: Path, path: str, version: str, *, cache: Path) -> Module:
     """The sums of one module as the go client (with its checksum database, if on) finds them; kept in the cache."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         text = call(go, ["mod", "download", "-json", f"{path}@{version}"], environment(cache / "gomod", folder), folder)
     found = json.loads(text)
@@ -316,12 +316,13 @@ def _drop_differing(known: Path, good: Path) -> None:
 
 
 def resolve_closure(
-    go: Path, tree: Path, packages: Sequence[str], tags: Sequence[str], *, cgo: bool, test: bool, cache: Path
+    go: Path, tree: Path, packages: Sequence[str], tags: Sequence[str], *, cgo: bool, test: Sequence[str], cache: Path
 ) -> tuple[Module, ...]:
-    """The modules that a build of `packages` reads: what the go client asks for from an empty module cache."""
+    """The modules that a build of `packages`, and of the tests of `test`, reads: what the go client asks for from an
+    empty module cache."""
     if (tree / "vendor").is_dir():
         shutil.rmtree(tree / "vendor")
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         home = Path(temporary)
         fresh = home / "modcache"
         known = cache / "gomod/cache/download"
@@ -332,7 +333,8 @@ def resolve_closure(
             "CGO_ENABLED": "1" if cgo else "0",
         }
         words = ["list", "-deps", *(["-tags", ",".join(tags)] if tags else []), "-f", "{{.ImportPath}}"]
-        asked = [[*words, *packages], *([[*words, "-test", "./..."]] if test else [])]
+        asked = [[*words, *packages]] if packages else []
+        asked += [[*words, "-test", *test]] if test else []
         try:
             for each in asked:
                 call(go, each, env, tree)
@@ -357,7 +359,7 @@ def _releases(path: str, known: Sequence[str]) -> list[str]:
 
 def versions(go: Path, path: str) -> list[str]:
     """Known versions of a module, oldest first."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = Path(temporary)
         (folder / "go.mod").write_text("module fetch\n")
         text = call(go, ["list", "-m", "-versions", "-json", path], environment(folder / "mod", folder), folder)

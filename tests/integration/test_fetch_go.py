@@ -243,8 +243,10 @@ def module_tree(folder: Path, proxy: Served, client: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("test", [False, True])
-def test_closure_is_what_is_read(test: bool, client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+@pytest.mark.parametrize("test", [(), ("./...",)])
+def test_closure_is_what_is_read(
+    test: tuple[str, ...], client: Path, proxy: Served, demo: Module, tmp_path: Path
+) -> None:
     tree = module_tree(tmp_path / "main", proxy, client)
     found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=test, cache=tmp_path)
     whole = {f"{each.path}@{each.version}" for each in found if each.zip}
@@ -262,7 +264,7 @@ def test_closure_with_a_damaged_cached_zip(
     cached = tmp_path / "gomod/cache/download" / ZIP[1:]
     cached.chmod(0o644)
     cached.write_bytes(evil)
-    found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=False, cache=tmp_path)
+    found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=(), cache=tmp_path)
     assert demo in found
     assert "go: cached example.com/demo/@v/v1.2.3.zip was damaged; removed\n" in capsys.readouterr().out
 
@@ -271,7 +273,7 @@ def test_closure_refuses_what_go_sum_refuses(client: Path, proxy: Served, tmp_pa
     tree = module_tree(tmp_path / "main", proxy, client)
     proxy.files[ZIP] = EVIL[ZIP]
     with pytest.raises(UserError, match=r"checksum mismatch"):
-        go.resolve_closure(client, tree, ["."], [], cgo=False, test=False, cache=tmp_path)
+        go.resolve_closure(client, tree, ["."], [], cgo=False, test=(), cache=tmp_path)
 
 
 def test_another_version_than_asked_for(client: Path, proxy: Served, tmp_path: Path) -> None:

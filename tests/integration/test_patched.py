@@ -1,0 +1,40 @@
+"""containerd and runc pass their own tests of what we patch, from the patched source, in the build sandbox."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+OURS = {
+    "containerd-tests": {
+        "internal/cri/config TestValidateEnableUnprivileged/"
+        "enable_unprivileged_icmp_or_unprivileged_port_on_a_kernel_below_4.11_whose_version_is_ignored",
+        "plugins/transfer TestWithSnapshotters/a_snapshotter_without_an_entry_gets_one",
+    },
+    "runc-tests": {"capability TestProbeLastCap", "libcontainer/capabilities TestNew"},
+}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_own_tests_passed(name: str) -> None:
+    lines = (ROOT / "outputs/result" / name / "tests.txt").read_text().splitlines()
+    print("\n".join(lines))
+    passed = [line.removeprefix("pass ") for line in lines if line.startswith("pass ")]
+    assert len(passed) > 40
+    for wanted in OURS[name]:
+        assert any(line.endswith(wanted) for line in passed), wanted
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_they_are_of_the_source_that_is_built(name: str) -> None:
+    """The same pin and the same patches as the product's."""
+    product = name.removesuffix("-tests")
+    one, other = (tomllib.loads((ROOT / f"recipes/{each}.toml").read_text()) for each in (product, name))
+    assert one["source"] == other["source"]
+    assert one["build"]["patches"] == other["build"]["patches"]
+    assert one["build"]["tags"] == other["build"]["tags"]
+    for file in (ROOT / "patches" / product).iterdir():
+        assert (ROOT / "patches" / name / file.name).read_bytes() == file.read_bytes()
