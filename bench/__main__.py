@@ -9,6 +9,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,10 +40,10 @@ def timed(times: int, work: Callable[[], object]) -> tuple[float, float]:
 
 
 @contextmanager
-def cluster(name: str) -> Iterator[str]:
+def cluster(name: str, *words: str) -> Iterator[str]:
     """A cluster for as long as the block runs; gives what run-cluster said."""
     try:
-        yield do("run-cluster", "--name", name)
+        yield do("run-cluster", "--name", name, *words)
     finally:
         do("stop-cluster", "--name", name)
 
@@ -57,17 +58,62 @@ def launcher(table: Table) -> None:
     table.add_row("./do build, nothing to do", f"{nothing[0]:.3f} s", f"{nothing[1]:.3f} s", "aim: under 0.7 s")
 
 
+BOOTS = {
+    "modern": (),
+    "modern, intercepted": ("--fix=kernel-settings=interceptor",),
+    "legacy": ("--sandbox=legacy",),
+    "legacy-9p": ("--sandbox=legacy-9p",),
+}
+
+
 def boots(table: Table) -> None:
-    """From the command to the node being Ready and to the pod Running, from a full store."""
-    ready, running = [], []
+    """From the command to the node being Ready and to the pod Running, from a full store; the kinds take turns."""
+    ready: dict[str, list[float]] = {kind: [] for kind in BOOTS}
+    running: dict[str, list[float]] = {kind: [] for kind in BOOTS}
     for _ in range(5):
-        with cluster("bench") as said:
-            lines = [line.split() for line in said.splitlines()]
-            ready.append(next(float(each[0][:-1]) for each in lines if each[1:2] == ["ready"]))
-            running.append(next(float(each[0][:-1]) for each in lines if each[1:3] == ["pod", "Running"]))
+        for kind, words in BOOTS.items():
+            with cluster("bench", *words) as said:
+                lines = [line.split() for line in said.splitlines()]
+            ready[kind].append(next(float(each[0][:-1]) for each in lines if each[1:2] == ["ready"]))
+            running[kind].append(next(float(each[0][:-1]) for each in lines if each[1:3] == ["pod", "Running"]))
     for what, found, aim in (("node Ready", ready, 5), ("pod Running", running, 8)):
-        best, median = min(found), statistics.median(found)
-        table.add_row(f"run-cluster to {what}", f"{best:.2f} s", f"{median:.2f} s", f"aim: under {aim} s")
+        for kind, seconds in found.items():
+            best, median = min(seconds), statistics.median(seconds)
+            ratio = median / statistics.median(found["modern"])
+            note = f"aim: under {aim} s" if kind == "modern" else f"{ratio:.2f} times modern"
+            table.add_row(f"run-cluster to {what}, {kind}", f"{best:.2f} s", f"{median:.2f} s", note)
+
+
+CALLS = 100_000
+
+
+def calls(table: Table) -> None:
+    """What the interceptor costs a call of open(2) and close(2) that no rule names."""
+    result = ROOT / "outputs/result"
+    interceptor = [str(result / "interceptor/bin/interceptor")]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "plain").write_text("plain\n")
+        (folder / "rules").write_text("/proc/sys/kernel/ /nowhere/\n")
+        program = [str(result / "test-target/bin/target"), "bench", name, str(CALLS)]
+        ways = {
+            "none": program,
+            "stops at paths": [*interceptor, "--rules", str(folder / "rules"), "--", *program],
+            "stops at every call": [*interceptor, "--rules", str(folder / "rules"), "--all", "--", *program],
+        }
+        found = {
+            way: timed(3, lambda argv=argv: subprocess.run(argv, check=True, capture_output=True))
+            for way, argv in ways.items()
+        }
+    for way, (best, median) in found.items():
+        note = "" if way == "none" else f"{median / found['none'][1]:.1f} times none"
+        row = (
+            f"open and close, interceptor: {way}",
+            f"{best / CALLS * 1e6:.2f} us",
+            f"{median / CALLS * 1e6:.2f} us",
+            note,
+        )
+        table.add_row(*row)
 
 
 def memory(table: Table) -> None:
@@ -82,9 +128,9 @@ def memory(table: Table) -> None:
 def main() -> int:
     """Measure and print."""
     table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
-    for each in (launcher, boots, memory):
+    for each in (launcher, calls, boots, memory):
         each(table)
-    Console(width=100).print(table)
+    Console(width=130).print(table)
     print(
         "Memory: proportional set size of all processes of the cluster on this machine, without shared memory, "
         "plus the allocated size of their memory files."

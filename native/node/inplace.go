@@ -74,15 +74,15 @@ func (t *tenant) handOver(kubeconfig []byte) error {
 	return errors.Join(err, t.kubeconfig.Close())
 }
 
-// leave ends every process that came from this one and takes the addresses of the node and its Services off lo.
+// leave ends every process that came from this one, removes its cgroups and takes the addresses of the node off lo.
 // Mounts go with the mount namespace.
 func (t *tenant) leave() {
 	if t == nil {
 		return
 	}
 	killDescendants()
-	if err := boot.LeaveNetwork(); err != nil {
-		klog.ErrorS(err, "Leaving the network")
+	if err := errors.Join(boot.LeaveNetwork(), boot.LeaveCgroups()); err != nil {
+		klog.ErrorS(err, "Cleaning up")
 	}
 }
 

@@ -21,7 +21,7 @@ from tests.cluster.test_boot import mounts_below
 from tests.cluster.test_command_line import do
 
 NAME = "test-death"
-SAID = "containerd: signal: killed"
+SAID = "signal: killed"
 KILL = 'kill -KILL "$(pidof containerd)"'
 PATIENCE = 30.0
 

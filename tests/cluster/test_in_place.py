@@ -114,6 +114,7 @@ def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     assert not [line for line in left if "sandkube" in line or "containerd" in line if not line.startswith("Z")], left
     assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
     assert "rootfs" not in guest("/bin/busybox", "mount").stdout
+    assert guest("/bin/busybox", "find", "/sys/fs/cgroup", "-name", "kubepods").stdout == ""
     assert guest(SCRIPT, "stop").returncode == 1
 
     assert guest(SCRIPT, "start").returncode == 0, "once more, on what the first run left"

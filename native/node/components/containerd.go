@@ -4,7 +4,6 @@ package components
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -48,8 +47,5 @@ func Containerd(ctx context.Context, output io.Writer, runc string, ready func()
 	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket, "RUNC_WRAPPER_RUNC="+runc)
 	command.Stdout, command.Stderr = output, output
 	command.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	if err := command.Run(); err != nil {
-		return fmt.Errorf("containerd: %w", err)
-	}
-	return fmt.Errorf("containerd ended by itself")
+	return command.Run()
 }
