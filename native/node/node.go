@@ -296,7 +296,9 @@ func (n *node) follow(admin *rest.Config) {
 	n.tenant.tell("ready")
 	// The boot leaves much garbage; from here on the node is mostly idle and memory counts for more than time.
 	debug.SetGCPercent(40)
-	debug.FreeOSMemory()
+	for _, after := range []time.Duration{0, 10 * time.Second, 30 * time.Second} {
+		time.AfterFunc(after, boot.Trim)
+	}
 }
 
 // reached returns a function that reports a stage and closes done, once.
