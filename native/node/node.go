@@ -294,10 +294,13 @@ func (n *node) follow(admin *rest.Config) {
 	}
 	n.stages.Reached("ready")
 	n.tenant.tell("ready")
-	// The boot leaves much garbage; from here on the node is mostly idle and memory counts for more than time.
-	debug.SetGCPercent(40)
-	for _, after := range []time.Duration{0, 10 * time.Second, 30 * time.Second} {
-		time.AfterFunc(after, boot.Trim)
+	// The boot leaves much garbage, and first pods start right after it; then the node is mostly idle, and memory
+	// counts for more than time.
+	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
+		time.AfterFunc(after, func() {
+			debug.SetGCPercent(40)
+			boot.Trim()
+		})
 	}
 }
 
