@@ -99,7 +99,8 @@ def clone(
         target = folder / each
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / each, target, follow_symlinks=False)
-        target.chmod(0o755 if (ROOT / each).stat().st_mode & 0o100 else 0o644)
+        if not target.is_symlink():
+            target.chmod(0o755 if (ROOT / each).stat().st_mode & 0o100 else 0o644)
     made_home = home or base / f"home-{name}"
     made_home.mkdir(exist_ok=True)
     if user:

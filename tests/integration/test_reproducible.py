@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -39,3 +40,6 @@ def test_every_output_is_the_same(here: Clone, stranger: Clone) -> None:
     assert theirs == {name: ours[name] for name in theirs}
     assert "bundle" in theirs
     assert "images" in theirs
+    said = stranger.do("run-cluster")
+    assert re.search(r"^test-100-final +1/1 +Running ", said, re.MULTILINE), "the main command, as an ordinary user"
+    stranger.do("stop-cluster")
