@@ -553,8 +553,11 @@ static void pass_signals_on(void)
 {
 	static const int passed[] = {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2};
 	struct sigaction action = {.sa_handler = pass_on, .sa_flags = SA_RESTART};
-	for (size_t i = 0; i < sizeof passed / sizeof *passed; i++)
-		sigaction(passed[i], &action, NULL);
+	for (size_t i = 0; i < sizeof passed / sizeof *passed; i++) {
+		struct sigaction before;
+		if (sigaction(passed[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN) /* nohup(1) */
+			sigaction(passed[i], &action, NULL);
+	}
 	/* A terminal sends these to the program by itself. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);

@@ -237,10 +237,24 @@ def children_of(pid: int) -> list[int]:
 def waiting(runs: Here) -> tuple[subprocess.Popen[str], int]:
     """The interceptor around a program that waits, and the program's id."""
     words = intercepted(runs, str(runs.folder / "target"), "wait", str(runs.folder))
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True, preexec_fn=heed_hangups)
     assert process.stdout is not None
     assert process.stdout.readline() == "waiting\n"
     return process, children_of(process.pid)[0]
+
+
+def heed_hangups() -> None:
+    """As nohup(1) does not: these tests may run under it."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def ends(process: subprocess.Popen[str]) -> int:
+    """The exit status; a process that does not end is killed."""
+    try:
+        return process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def test_what_is_traced_dies_with_its_tracer(here: Here) -> None:
@@ -256,7 +270,7 @@ def test_a_traced_program_can_be_killed(here: Here) -> None:
     process, traced = waiting(here)
     with process:
         os.kill(traced, signal.SIGKILL)
-        assert process.wait(10) == 137
+        assert ends(process) == 137
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2])
@@ -264,7 +278,7 @@ def test_signals_are_passed_on(here: Here, number: signal.Signals) -> None:
     process, _ = waiting(here)
     with process:
         process.send_signal(number)
-        assert process.wait(10) == 128 + number
+        assert ends(process) == 128 + number
 
 
 def test_an_ordinary_python(here: Here) -> None:
