@@ -41,7 +41,10 @@ def add_patch(one: Clone, recipe: str, diff: str) -> None:
     folder.mkdir(exist_ok=True)
     (folder / "9999-test.patch").write_text(MAIL.format(body=diff))
     path = one.folder / "recipes" / f"{recipe}.toml"
-    path.write_text(path.read_text().replace('kind = "go"\n', 'kind = "go"\npatches = ["9999-test.patch"]\n'))
+    text = path.read_text()
+    if "patches = [" not in text:
+        text = text.replace('kind = "go"\n', 'kind = "go"\npatches = []\n')
+    path.write_text(text.replace("patches = [", 'patches = ["9999-test.patch", ', 1))
 
 
 def test_patched_string_rebuilds_what_contains_it(twin: Clone) -> None:

@@ -100,7 +100,7 @@ def with_tests(name: str) -> list[str]:
 
 def test_every_module_of_ours_is_checked() -> None:
     sources = {LOADED.recipes[name].source for name in OURS}
-    assert {path.parent.name for path in (ROOT / "native").glob("*/go.mod")} == {
+    assert {path.parent.name for base in ("native", "tests/targets") for path in (ROOT / base).glob("*/go.mod")} == {
         Path(source.name).name for source in sources if source
     }
 
