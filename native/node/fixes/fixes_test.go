@@ -228,6 +228,9 @@ func TestDiagnose(t *testing.T) {
 		off[name] = "off"
 	}
 	without, with := choose(t, bare(), off), choose(t, bare(), nil)
+	for i := range without {
+		without[i].Needed = true
+	}
 	for _, each := range symptoms {
 		line := "E0101 00:00:00 12 x.go:1] \"Failed\" err=\"" + each.text + ": gone\""
 		err := without.Diagnose(line)
