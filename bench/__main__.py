@@ -18,7 +18,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from sandkube.cluster import start, stop
+from sandkube.cluster.place import place
 from sandkube.cluster.processes import memory_of
+from sandkube.cluster.programs import Programs
 
 ROOT = Path(__file__).resolve().parents[1]
 IDLE = 60.0  # seconds after Ready when memory is read
@@ -60,7 +63,6 @@ def launcher(table: Table) -> None:
 
 BOOTS = {
     "modern": (),
-    "modern, intercepted": ("--fix=kernel-settings=interceptor",),
     "legacy": ("--sandbox=legacy",),
     "legacy-9p": ("--sandbox=legacy-9p",),
 }
@@ -82,6 +84,32 @@ def boots(table: Table) -> None:
             ratio = median / statistics.median(found["modern"])
             note = f"aim: under {aim} s" if kind == "modern" else f"{ratio:.2f} times modern"
             table.add_row(f"run-cluster to {what}, {kind}", f"{best:.2f} s", f"{median:.2f} s", note)
+
+
+WAYS = {
+    "none": (),
+    "stops at paths": ("--fix=kernel-settings=interceptor",),
+    "stops at every call": ("--fix=kernel-settings=interceptor", "--every-call"),
+}
+
+
+def intercepted_boots(table: Table) -> None:
+    """What the interceptor costs a boot: from the node's start to its being Ready; the ways take turns."""
+    result = ROOT / "outputs/result"
+    parts = [(result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")]
+    one = place(ROOT / "outputs", "bench-intercepted")
+    found: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(5):
+        for way, words in WAYS.items():
+            try:
+                events = list(start.start(one, Programs(*parts, arguments=words)))
+            finally:
+                stop.stop(one)
+            found[way].append(next(each["seconds"] for each in events if each.get("stage") == "ready"))
+    for way, seconds in found.items():
+        best, median = min(seconds), statistics.median(seconds)
+        note = "" if way == "none" else f"{median / statistics.median(found['none']):.2f} times none"
+        table.add_row(f"boot in modern, interceptor: {way}", f"{best:.2f} s", f"{median:.2f} s", note)
 
 
 CALLS = 100_000
@@ -128,7 +156,7 @@ def memory(table: Table) -> None:
 def main() -> int:
     """Measure and print."""
     table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
-    for each in (launcher, calls, boots, memory):
+    for each in (launcher, calls, intercepted_boots, boots, memory):
         each(table)
     Console(width=130).print(table)
     print(

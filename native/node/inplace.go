@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -14,6 +16,8 @@ import (
 	"k8s.io/klog/v2"
 
 	"sandkube/node/boot"
+	"sandkube/node/components"
+	"sandkube/node/services"
 )
 
 // tenant is a node that is not its sandbox's first process: it cleans up after itself, and tells whoever
@@ -53,6 +57,19 @@ func (n *node) settle(options options) error {
 		})
 	}()
 	return nil
+}
+
+// forwardAPI serves the API's clients on the network that the node was started in, by a socket that listens there.
+func (n *node) forwardAPI(descriptor int) {
+	unix.CloseOnExec(descriptor)
+	file := os.NewFile(uintptr(descriptor), "api")
+	listener, err := net.FileListener(file)
+	if err != nil {
+		n.fail("access", err)
+	}
+	_ = file.Close()
+	server := netip.MustParseAddrPort(strings.TrimPrefix(components.Server, "https://"))
+	go services.Forward(n.ctx, listener.(*net.TCPListener), server)
 }
 
 // tell says how the boot went, once.

@@ -28,6 +28,9 @@ type options struct {
 	withParent bool
 	kubeconfig int
 	outcome    int
+	entered    bool
+	api        int
+	everyCall  bool
 }
 
 // init keeps the first thread for main: package fixes tries things on threads that it gives other namespaces and then
@@ -42,6 +45,9 @@ func main() {
 	flags.BoolVar(&options.withParent, "with-parent", false, "end when the process that started this ends")
 	flags.IntVar(&options.kubeconfig, "kubeconfig-fd", -1, "descriptor that gets the administrator's kubeconfig")
 	flags.IntVar(&options.outcome, "outcome-fd", -1, `descriptor that gets a line, "ready" or "failed: …"`)
+	flags.BoolVar(&options.entered, "in-userns", false, "this is a user namespace that was made for the node")
+	flags.IntVar(&options.api, "api-fd", -1, "descriptor of a listening socket by which the API is reached from outside")
+	flags.BoolVar(&options.everyCall, "every-call", false, "have the interceptor stop at every system call, to compare")
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
 	if err := flags.Parse(os.Args[1:]); err != nil {
 		os.Exit(2)
@@ -50,7 +56,7 @@ func main() {
 	case "":
 		bootNode(options)
 	case "doctor":
-		if err := doctor(options.overrides, *asJSON); err != nil {
+		if err := doctor(options, *asJSON); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}
@@ -62,15 +68,24 @@ func main() {
 	}
 }
 
-// doctor prints what was found and chosen.
-func doctor(overrides map[string]string, asJSON bool) error {
+// doctor prints what was found and chosen. Where mounts are refused, it looks from the user namespace in which a node
+// would be, if there can be one.
+func doctor(options options, asJSON bool) error {
 	trials := trialFolder
 	if unix.Access(trials, unix.W_OK) != nil {
 		trials = os.TempDir()
 	}
-	facts, plan, err := fixes.Decide(trials, overrides, true)
+	facts, plan, err := fixes.Decide(trials, options.overrides, options.entered, true)
 	if err != nil {
 		return err
+	}
+	if plan.Used(fixes.MountRight) == fixes.Namespace && !options.entered {
+		program, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		words := append([]string{fixes.Userns, "--", program, "--in-userns"}, os.Args[1:]...)
+		return unix.Exec(fixes.Userns, words, os.Environ())
 	}
 	if !asJSON {
 		return fixes.Print(os.Stdout, facts, plan)

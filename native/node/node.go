@@ -91,24 +91,28 @@ func bootNode(options options) {
 		do    func() error
 	}{
 		{"probe", func() (err error) {
-			_, n.plan, err = fixes.Decide(trialFolder, options.overrides, false)
+			_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
 			runtime.UnlockOSThread() // see main
 			return err
 		}},
 		{"mounts", func() error { return boot.Mounts(n.plan) }},
 		{"settings", func() error { return errors.Join(boot.Settings(n.plan), n.configure()) }},
-		{"network", func() error { return boot.Network(boot.NodeAddress, components.DNSAddress) }},
+		{"network", func() error { return boot.Network(boot.Device(n.plan), boot.NodeAddress, components.DNSAddress) }},
 		{"images", n.images},
 	}
 	for _, step := range prepare {
 		if err := step.do(); err != nil {
+			fmt.Fprintln(n.sink.Component("node"), err) // which may be diagnosed
 			n.fail(step.stage, err)
 		}
 		n.stages.Reached(step.stage)
 	}
 	go boot.Reap(n.ctx, reapPeriod)
+	if options.api >= 0 {
+		n.forwardAPI(options.api)
+	}
 	if n.plan.Intercepts() {
-		n.delegate(started)
+		n.delegate(started, options.everyCall)
 	} else {
 		containerd := make(chan struct{})
 		n.containerd(func() { close(containerd) })
@@ -164,7 +168,7 @@ func (n *node) containerd(ready func()) {
 
 // delegate runs Kubernetes under the interceptor. containerd stays outside: what it starts must see its own
 // files, and a process that ever was traced cannot do without its tracer.
-func (n *node) delegate(started time.Time) {
+func (n *node) delegate(started time.Time, everyCall bool) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		n.fail("node", err)
@@ -174,7 +178,11 @@ func (n *node) delegate(started time.Time) {
 	if err != nil {
 		n.fail("node", err)
 	}
-	command := exec.CommandContext(n.ctx, fixes.Interceptor, "--rules", rulesFile, "--", program, interceptedRole)
+	words := []string{"--rules", rulesFile}
+	if everyCall {
+		words = append(words, "--all")
+	}
+	command := exec.CommandContext(n.ctx, fixes.Interceptor, append(words, "--", program, interceptedRole)...)
 	command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
 	command.Stdout, command.Stderr = os.Stdout, os.Stderr
 	command.ExtraFiles = []*os.File{read}
@@ -263,7 +271,7 @@ func (n *node) kubernetes(containerd <-chan struct{}) {
 	n.component("controller-manager", func() error { return kubernetes.ControllerManager(n.ctx) })
 	n.component("services", func() error {
 		address := netip.MustParseAddr(boot.NodeAddress)
-		return services.Run(n.ctx, n.client(pki.Services), address, n.reached("services", nil))
+		return services.Run(n.ctx, n.client(pki.Services), boot.Device(n.plan), address, n.reached("services", nil))
 	})
 }
 

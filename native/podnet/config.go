@@ -10,11 +10,12 @@ import (
 )
 
 // config is the plugin's entry of the network configuration list. Subnet and
-// Gateway are required; addresses are leased from Subnet above Gateway.
+// Gateway are required; addresses are leased from Subnet above Gateway. Pods are put on the Bridge where there is one.
 type config struct {
 	types.NetConf
 	Subnet        netip.Prefix  `json:"subnet"`
 	Gateway       netip.Addr    `json:"gateway"`
+	Bridge        string        `json:"bridge"`
 	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
 }
 

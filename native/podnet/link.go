@@ -56,28 +56,69 @@ func connect(conf *config, id attachment, netnsPath string, address netip.Addr) 
 	if err := host.LinkAdd(veth); err != nil {
 		return nil, fmt.Errorf("create veth %s: %w", attributes.Name, err)
 	}
-	outside, err := configure(host, hostName(id), conf.Gateway, address, netip.Addr{})
-	if err != nil {
-		return nil, err
-	}
 	if err := loopbackUp(pod); err != nil {
 		return nil, err
 	}
-	inside, err := configure(pod, id.IfName, address, conf.Gateway, conf.Gateway)
+	bridge, err := findBridge(host, conf)
 	if err != nil {
 		return nil, err
 	}
-	return result(conf, netnsPath, address, outside, inside), nil
+	var outside netlink.Link
+	own := hostNet(address)
+	if bridge != nil {
+		own.Mask = net.CIDRMask(conf.Subnet.Bits(), 32)
+		outside, err = join(host, hostName(id), bridge)
+	} else {
+		outside, err = configure(host, hostName(id), hostNet(conf.Gateway), address, netip.Addr{})
+	}
+	if err != nil {
+		return nil, err
+	}
+	inside, err := configure(pod, id.IfName, own, conf.Gateway, conf.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	return result(conf, netnsPath, own, outside, inside), nil
 }
 
-// configure gives a link its /32, sets it up and adds the link-scope route to
-// the other side, then the default route where a gateway is named.
-func configure(h *netlink.Handle, name string, own, peer, gateway netip.Addr) (netlink.Link, error) {
+// findBridge returns nil if the node made none.
+func findBridge(h *netlink.Handle, conf *config) (netlink.Link, error) {
+	if conf.Bridge == "" {
+		return nil, nil
+	}
+	link, err := h.LinkByName(conf.Bridge)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", conf.Bridge, err)
+	}
+	return link, nil
+}
+
+// join makes a link a port of the bridge and sets it up.
+func join(h *netlink.Handle, name string, bridge netlink.Link) (netlink.Link, error) {
 	link, err := h.LinkByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", name, err)
 	}
-	if err := h.AddrAdd(link, &netlink.Addr{IPNet: hostNet(own)}); err != nil {
+	if err := h.LinkSetMaster(link, bridge); err != nil {
+		return nil, fmt.Errorf("put %s on %s: %w", name, bridge.Attrs().Name, err)
+	}
+	if err := h.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("set %s up: %w", name, err)
+	}
+	return link, nil
+}
+
+// configure gives a link its address, sets it up and adds the link-scope route to
+// the other side, then the default route where a gateway is named.
+func configure(h *netlink.Handle, name string, own *net.IPNet, peer, gateway netip.Addr) (netlink.Link, error) {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", name, err)
+	}
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: own}); err != nil {
 		return nil, fmt.Errorf("add %s to %s: %w", own, name, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
@@ -165,10 +206,30 @@ func verify(conf *config, id attachment, netnsPath string, address netip.Addr) e
 		return fmt.Errorf("netlink in %s: %w", netnsPath, err)
 	}
 	defer pod.Close()
-	if err := verifyAddress(host, hostName(id), conf.Gateway); err != nil {
+	bridge, err := findBridge(host, conf)
+	if err != nil {
+		return err
+	}
+	if bridge != nil {
+		err = verifyPort(host, hostName(id), bridge)
+	} else {
+		err = verifyAddress(host, hostName(id), conf.Gateway)
+	}
+	if err != nil {
 		return err
 	}
 	return verifyAddress(pod, id.IfName, address)
+}
+
+func verifyPort(h *netlink.Handle, name string, bridge netlink.Link) error {
+	link, err := h.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("find %s: %w", name, err)
+	}
+	if link.Attrs().MasterIndex != bridge.Attrs().Index {
+		return fmt.Errorf("%s is not on %s", name, bridge.Attrs().Name)
+	}
+	return nil
 }
 
 func verifyAddress(h *netlink.Handle, name string, want netip.Addr) error {
@@ -188,7 +249,7 @@ func verifyAddress(h *netlink.Handle, name string, want netip.Addr) error {
 	return fmt.Errorf("%s does not carry %s", name, want)
 }
 
-func result(conf *config, netnsPath string, address netip.Addr, outside, inside netlink.Link) *current.Result {
+func result(conf *config, netnsPath string, own *net.IPNet, outside, inside netlink.Link) *current.Result {
 	return &current.Result{
 		CNIVersion: current.ImplementedSpecVersion,
 		Interfaces: []*current.Interface{
@@ -197,7 +258,7 @@ func result(conf *config, netnsPath string, address netip.Addr, outside, inside 
 		},
 		IPs: []*current.IPConfig{{
 			Interface: current.Int(1),
-			Address:   *hostNet(address),
+			Address:   *own,
 			Gateway:   conf.Gateway.AsSlice(),
 		}},
 		DNS: conf.DNS,

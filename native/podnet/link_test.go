@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -42,7 +44,7 @@ func TestResult(t *testing.T) {
 	outside, inside := netlink.NewLinkAttrs(), netlink.NewLinkAttrs()
 	outside.Name, outside.HardwareAddr = "pod0", []byte{2, 0, 0, 0, 0, 1}
 	inside.Name, inside.HardwareAddr = "eth0", []byte{2, 0, 0, 0, 0, 2}
-	made := result(conf, "/run/netns/x", netip.MustParseAddr("10.88.0.2"),
+	made := result(conf, "/run/netns/x", hostNet(netip.MustParseAddr("10.88.0.2")),
 		&netlink.Dummy{LinkAttrs: outside}, &netlink.Dummy{LinkAttrs: inside})
 	got, err := json.Marshal(made)
 	if err != nil {
@@ -166,6 +168,113 @@ func TestDevices(t *testing.T) {
 	if verify(conf, id, again, address) == nil {
 		t.Error("devices that were removed are fine")
 	}
+}
+
+// On a node that made a bridge: pods are its ports, and reach the gateway and each other through it.
+func TestBridge(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	conf, err := parseConfig([]byte(strings.Replace(network, `"gateway"`, `"bridge": "pods", "gateway"`, 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = "pods"
+	bridge := &netlink.Bridge{LinkAttrs: attributes}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetUp(bridge); err != nil {
+		t.Fatal(err)
+	}
+	for _, each := range []string{"10.88.0.1/24", "10.96.0.10/32"} {
+		address, err := netlink.ParseAddr(each)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.AddrAdd(bridge, address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pods := map[string]string{}
+	for address := testGateway.Next(); len(pods) < 2; address = address.Next() {
+		id, pod := attachment{address.String(), "eth0"}, newNamespace(t)
+		pods[address.String()] = pod
+		made, err := connect(conf, id, pod, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := made.IPs[0].Address.String(); got != address.String()+"/24" {
+			t.Errorf("address %s", got)
+		}
+		if err := verify(conf, id, pod, address); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, each := range []struct{ from, to string }{
+		{"10.88.0.2", "10.88.0.1"}, {"10.88.0.2", "10.88.0.3"}, {"10.88.0.3", "10.96.0.10"}, {"", "10.88.0.3"},
+	} {
+		if err := reach(t, pods[each.from], pods[each.to], each.to); err != nil {
+			t.Errorf("%s to %s: %v", each.from, each.to, err)
+		}
+	}
+	id, address := attachment{"10.88.0.2", "eth0"}, netip.MustParseAddr("10.88.0.2")
+	link, err := netlink.LinkByName(hostName(id))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netlink.LinkSetNoMaster(link); err != nil {
+		t.Fatal(err)
+	}
+	if err := verify(conf, id, pods["10.88.0.2"], address); err == nil || err.Error() != hostName(id)+" is not on pods" {
+		t.Errorf("off the bridge: %v", err)
+	}
+}
+
+// reach connects from one network namespace to an address that is listened at in another; "" is this one.
+func reach(t *testing.T, from, at, address string) error {
+	t.Helper()
+	listener, err := netns.GetFromPath(at)
+	if at == "" {
+		listener, err = netns.Get()
+	}
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	client, err := netns.GetFromPath(from)
+	if from == "" {
+		client, err = netns.Get()
+	}
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	own, err := netns.Get()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	defer func() { _ = netns.Set(own) }()
+	if err := netns.Set(listener); err != nil {
+		return err
+	}
+	socket, err := net.Listen("tcp4", net.JoinHostPort(address, "0"))
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	if err := netns.Set(client); err != nil {
+		return err
+	}
+	conn, err := net.DialTimeout("tcp4", socket.Addr().String(), 10*time.Second)
+	if err != nil {
+		return err
+	}
+	return conn.Close()
 }
 
 func checkRoutes(t *testing.T, pod string, address netip.Addr) {

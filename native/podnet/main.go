@@ -1,11 +1,15 @@
 // Command podnet is the CNI plugin of the node: it gives each pod a routed
-// veth and an IPv4 address, with no bridge and no netfilter rule.
+// veth and an IPv4 address, with no netfilter rule.
 //
 // The host end of the veth carries the gateway address as a /32 and a
 // link-scope route to the pod; the pod carries its own /32, a link-scope route
 // to the gateway and a default route through it. gVisor's network stack
 // accepts exactly that shape: routes that name their device and carry no
 // source address.
+//
+// A node whose network stack does not forward between devices makes a bridge
+// (key "bridge" of the configuration). There the host end is a port of it, the
+// pod's address is one of the subnet, and the bridge has the gateway's.
 //
 // State lives below /run, which is a tmpfs of the node, so it has the life
 // span of the network devices it describes:

@@ -29,7 +29,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
-from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.pod import NAME, Kubectl, apply
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 runsc, bundle, kubectl, outputs = map(Path, sys.argv[2:6])
@@ -37,7 +37,16 @@ one = place(outputs, "ordinary")
 with one.lock():
     for event in start.start(one, Programs(runsc, bundle, kubectl, sys.argv[6])):
         print(event)
-print(apply(Kubectl(kubectl, one), fresh=True))
+ask = Kubectl(kubectl, one)
+def say(what, *words):
+    print(what, ask(*words).stdout.decode().split())
+print(apply(ask, fresh=True))
+say("logs", "logs", NAME)
+say("exec", "exec", NAME, "--", "sh", "-c", "mkdir /w; echo page >/w/index.html; httpd -p 8080 -h /w; echo served")
+ask("label", "pod", NAME, "app=web")
+ask("expose", "pod", NAME, "--name=web", "--port=80", "--target-port=8080")
+fetch = "until wget -q -O- http://web.default.svc.cluster.local/ 2>/dev/null; do sleep 0.1; done"
+say("service", "exec", NAME, "--", "timeout", "30", "sh", "-c", fetch)
 print("memory", row(one).memory >> 20)
 stop.stop(one)
 print("left", [path.name for path in one.folder.parent.iterdir()])
@@ -171,5 +180,11 @@ def test_an_ordinary_user(programs: Programs, kind: str, tmp_path_factory: pytes
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
     assert any(line.split()[:3] == [NAME, "1/1", "Running"] for line in lines)
+    said = {line.split()[0]: line.partition(" ")[2] for line in lines if line.endswith("]")}
+    assert {name: said[name] for name in ("logs", "exec", "service")} == {
+        "logs": "['ready']",
+        "exec": "['served']",
+        "service": "['page']",
+    }
     assert int(next(line.split()[1] for line in lines if line.startswith("memory"))) > 100
     assert lines[-1] == "left ['.ordinary.lock']"

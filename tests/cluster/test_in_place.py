@@ -58,20 +58,26 @@ class Guest:
         )
 
 
-@pytest.fixture(params=[kind for kind in KINDS if not KINDS[kind].copied])
-def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
+LOCKED = "CAP_SYS_ADMIN"
+"""What root needs to mount."""
+
+
+def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *lost: str) -> Iterator[Guest]:
+    """A sandbox of a kind whose root lost some capabilities."""
     place = Place(tmp_path / "guest")
     place.folder.mkdir()
     place.runsc.mkdir()
-    made = of_kind(programs, request.param)
+    made = of_kind(programs, kind)
     made.prepare(place)
     config = bundle(place) / "config.json"
     spec = json.loads(config.read_text())
     spec["root"]["path"] = str(unpacked)
     spec["hostname"] = "somewhere"
     spec["process"]["args"] = ["/bin/sh", "-c", "echo up; exec sleep 2147483647"]
+    for held in spec["process"]["capabilities"].values():
+        held[:] = [each for each in held if each not in lost]
     config.write_text(json.dumps(spec))
-    sandbox = Sandbox(made.runsc, place.runsc, f"guest-{os.getpid()}", request.param)
+    sandbox = Sandbox(made.runsc, place.runsc, f"guest-{os.getpid()}", kind)
     process = subprocess.Popen(
         sandbox.run(bundle(place), os.getpid()),
         env=base_environment(Path("/root")),
@@ -85,6 +91,11 @@ def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tm
     process.kill()
     process.wait()
     process.stdout.close()
+
+
+@pytest.fixture(params=[kind for kind in KINDS if not KINDS[kind].copied])
+def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
+    yield from guest_of(request.param, programs, unpacked, tmp_path)
 
 
 def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:

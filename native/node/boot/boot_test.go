@@ -48,14 +48,41 @@ func TestNetwork(t *testing.T) {
 		}
 		return
 	}
-	if err := Network(NodeAddress, "10.88.0.9"); err != nil {
+	if err := Network(Loopback, NodeAddress, "10.88.0.9"); err != nil {
 		t.Fatal(err)
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		t.Fatal(err)
 	}
-	addresses, err := netlink.AddrList(lo, netlink.FAMILY_V4)
+	if found, want := addressesOf(t, lo), []string{"10.88.0.1/32", "10.88.0.9/32", "127.0.0.1/8"}; !slices.Equal(found, want) {
+		t.Errorf("lo has %v, not %v", found, want)
+	}
+	listener, err := net.Listen("tcp4", NodeAddress+":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener.Close()
+	if err := Network(Loopback, "10.88.0.300"); err == nil {
+		t.Error("an address that is none was added")
+	}
+	for range 2 { // the second time it is there
+		if err := Network(Bridge, NodeAddress, "10.96.0.10"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	bridge, err := netlink.LinkByName(Bridge)
+	if err != nil || bridge.Type() != "bridge" {
+		t.Fatalf("%v, %v", bridge, err)
+	}
+	if found, want := addressesOf(t, bridge), []string{"10.88.0.1/24", "10.96.0.10/32"}; !slices.Equal(found, want) {
+		t.Errorf("the bridge has %v, not %v", found, want)
+	}
+}
+
+func addressesOf(t *testing.T, link netlink.Link) []string {
+	t.Helper()
+	addresses, err := netlink.AddrList(link, netlink.FAMILY_V4)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,17 +91,7 @@ func TestNetwork(t *testing.T) {
 		found = append(found, each.IPNet.String())
 	}
 	slices.Sort(found)
-	if want := []string{"10.88.0.1/32", "10.88.0.9/32", "127.0.0.1/8"}; !slices.Equal(found, want) {
-		t.Errorf("lo has %v, not %v", found, want)
-	}
-	listener, err := net.Listen("tcp4", NodeAddress+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	listener.Close()
-	if err := Network("10.88.0.300"); err == nil {
-		t.Error("an address that is none was added")
-	}
+	return found
 }
 
 // Settings binds copies over these two folders and no other.

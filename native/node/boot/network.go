@@ -7,42 +7,88 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"sandkube/node/fixes"
 )
 
 // NodeAddress is the node's own address. It is on lo: one on a bridge without
 // ports cannot be reached from pods in gVisor, one on lo can.
 const NodeAddress = "10.88.0.1"
 
-// Network brings lo up with addresses of the node.
-func Network(addresses ...string) error {
+// Devices that the node's addresses may be on.
+const (
+	Loopback = "lo"
+	Bridge   = "pods"
+)
+
+// subnet is that of the pods, and of the node's address.
+var subnet = net.IPNet{IP: net.IPv4(10, 88, 0, 0), Mask: net.CIDRMask(24, 32)}
+
+// Device is the one for addresses of the node and of Services. lo does where the network stack forwards, and asks for
+// no bridge. In gVisor, /proc/sys/net/ipv4/ip_forward is the sandbox's own, whoever writes to it: a network namespace that was
+// made later does not forward (pkg/sentry/fsimpl/proc, issue 1833). There pods are on a bridge, and it has the addresses.
+func Device(plan fixes.Plan) string {
+	if plan.Used(fixes.MountRight) == fixes.Namespace {
+		return Bridge
+	}
+	return Loopback
+}
+
+// Network brings lo up, makes the device if it is a bridge, and gives it the addresses of the node.
+func Network(device string, addresses ...string) error {
 	// The default handle opens families that gVisor lacks.
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	defer handle.Close()
-	lo, err := handle.LinkByName("lo")
+	link, err := linkUp(handle, Loopback)
 	if err != nil {
-		return fmt.Errorf("finding lo: %w", err)
+		return err
 	}
-	if err := handle.LinkSetUp(lo); err != nil {
-		return fmt.Errorf("bringing lo up: %w", err)
+	if device == Bridge {
+		if link, err = bridgeUp(handle); err != nil {
+			return err
+		}
 	}
 	for _, each := range addresses {
 		address, err := netlink.ParseAddr(each + "/32")
 		if err != nil {
 			return err
 		}
-		if err := handle.AddrAdd(lo, address); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("adding %s to lo: %w", each, err)
+		if device == Bridge && subnet.Contains(address.IP) {
+			address.Mask = subnet.Mask // a route to the pods comes with it
+		}
+		if err := handle.AddrAdd(link, address); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("adding %s to %s: %w", each, device, err)
 		}
 	}
 	return nil
 }
 
+func linkUp(handle *netlink.Handle, name string) (netlink.Link, error) {
+	link, err := handle.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("finding %s: %w", name, err)
+	}
+	if err := handle.LinkSetUp(link); err != nil {
+		return nil, fmt.Errorf("bringing %s up: %w", name, err)
+	}
+	return link, nil
+}
+
+func bridgeUp(handle *netlink.Handle) (netlink.Link, error) {
+	attributes := netlink.NewLinkAttrs()
+	attributes.Name = Bridge
+	if err := handle.LinkAdd(&netlink.Bridge{LinkAttrs: attributes}); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("making bridge %s: %w", Bridge, err)
+	}
+	return linkUp(handle, Bridge)
+}
+
 // Ranges of the addresses that the node and its Services have on lo.
 var ranges = []net.IPNet{
-	{IP: net.IPv4(10, 88, 0, 0), Mask: net.CIDRMask(24, 32)},
+	subnet,
 	{IP: net.IPv4(10, 96, 0, 0), Mask: net.CIDRMask(16, 32)},
 }
 
@@ -53,7 +99,7 @@ func LeaveNetwork() error {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	defer handle.Close()
-	lo, err := handle.LinkByName("lo")
+	lo, err := handle.LinkByName(Loopback)
 	if err != nil {
 		return fmt.Errorf("finding lo: %w", err)
 	}

@@ -22,6 +22,8 @@ type Facts struct {
 	Release         string            `json:"release"`          // uname(2)
 	Settings        map[string]string `json:"settings"`         // value by name below /proc/sys; no entry: no such file
 	Mount           string            `json:"mount"`            // why mount(2) is refused; "" if it is not
+	Userns          string            `json:"userns"`           // why it is refused in a user namespace too, or Untried
+	Entered         bool              `json:"entered"`          // this is such a user namespace, made for the node
 	MountSettings   string            `json:"mount_settings"`   // the same, below /proc/sys
 	Overlay         string            `json:"overlay"`          // why an overlay has no upper layer on this root
 	Device          bool              `json:"device"`           // the device of this root is among the mounts
@@ -42,6 +44,7 @@ const Untried = "not tried"
 // Programs and folders of the node's root file system, which is / unless this program is run from outside of it.
 var (
 	Interceptor = filepath.Join(root(), "usr/bin/interceptor")
+	Userns      = filepath.Join(root(), "usr/bin/userns")
 	ImageStore  = filepath.Join(root(), "usr/share/sandkube/images")
 )
 
@@ -73,7 +76,8 @@ var Wanted = map[string]string{
 }
 
 // Probe looks at the sandbox that it runs in and leaves it as it was. Folders for trials are made in
-// temporary, which must be on the root file system. Tracing is tried only if everything is asked for.
+// temporary, which must be on the root file system. Tracing is tried only if everything is asked for, user namespaces
+// if mounts are refused.
 func Probe(temporary string, everything bool) (Facts, error) {
 	folder, err := os.MkdirTemp(temporary, "probe-")
 	if err != nil {
@@ -87,10 +91,14 @@ func Probe(temporary string, everything bool) (Facts, error) {
 		KernelLog: opens("/dev/kmsg"),
 		Images:    opens(ImageStore),
 		Tracing:   Untried,
+		Userns:    Untried,
 		Cores:     runtime.NumCPU(),
 	}
 	facts.PercpuUsage = opens("/sys/fs/cgroup/cpuacct/cpuacct.usage_percpu")
 	facts.Mount, facts.MountSettings, facts.Overlay = mounts(folder)
+	if facts.Mount != "" {
+		facts.Userns = reason(mountsInUserns())
+	}
 	facts.CgroupNamespace = reason(apart(func() error { return unix.Unshare(unix.CLONE_NEWCGROUP) }))
 	facts.Device = deviceIsMounted(folder)
 	facts.Inotify = reason(inotify(folder))
@@ -200,6 +208,20 @@ func mounts(folder string) (plain, over, overlay string) {
 	return "", over, overlay
 }
 
+// mountsInUserns tries whether root of a user namespace may mount.
+func mountsInUserns() error {
+	said, err := exec.Command(Userns, "--", filepath.Join(root(), "bin/busybox"), "mount", "--make-rprivate", "/").CombinedOutput()
+	return withWords(err, said)
+}
+
+// withWords adds what a program said to its failure.
+func withWords(err error, said []byte) error {
+	if text := bytes.TrimSpace(said); err != nil && len(text) > 0 {
+		return fmt.Errorf("%w: %s", err, text)
+	}
+	return err
+}
+
 // tryOverlay removes a file of the lower layer, which the upper layer must be able to note.
 func tryOverlay(lower, merged, options string) error {
 	if err := os.WriteFile(filepath.Join(lower, "file"), nil, 0o600); err != nil {
@@ -258,11 +280,8 @@ func Traces(folder string) error {
 		return err
 	}
 	got, err := exec.Command(Interceptor, "--rules", rules, "--", filepath.Join(root(), "bin/cat"), there+"trial").CombinedOutput()
-	if said := bytes.TrimSpace(got); err != nil && len(said) > 0 {
-		return fmt.Errorf("%w: %s", err, said)
-	}
 	if err != nil {
-		return err
+		return withWords(err, got)
 	}
 	if !bytes.Equal(got, text) {
 		return errors.New("paths are not intercepted")

@@ -20,10 +20,12 @@ const (
 	Wrapper     = "wrapper"
 	Patch       = "patched program"
 	Intercepted = "interceptor"
+	Namespace   = "user namespace"
 )
 
 // Names of the fixes.
 const (
+	MountRight          = "mount-right"
 	KernelVersion       = "kernel-version"
 	PauseImage          = "pause-image"
 	UnprivilegedSysctls = "unprivileged-sysctls"
@@ -77,6 +79,21 @@ type fix struct {
 const free = "none"
 
 var table = []fix{
+	{
+		name: MountRight, need: "the node and its containers are made of mounts",
+		look: func(facts Facts, _ Plan) (string, bool, []string) {
+			switch {
+			case facts.Entered:
+				return "this is a user namespace, where mounts are allowed", true, []string{Namespace}
+			case facts.Mount == "":
+				return "mounts are allowed", false, nil
+			case facts.Userns == "":
+				return "refused, but not to root of a user namespace: " + facts.Mount, true, []string{Namespace}
+			}
+			return fmt.Sprintf("refused: %s; in a user namespace: %s", facts.Mount, facts.Userns), true, nil
+		},
+		cost: map[string]string{Namespace: "the node has a network of its own, its API is forwarded; no device files can be made"},
+	},
 	{
 		name: UnprivilegedSysctls, need: "containerd sets net.ipv4.{ip_unprivileged_port_start,ping_group_range} in pods",
 		look: func(facts Facts, _ Plan) (string, bool, []string) {
@@ -243,10 +260,11 @@ func Choose(facts Facts, overrides map[string]string) (Plan, error) {
 }
 
 // Decide probes and chooses. Whether the interceptor works is tried if something could be met by it alone, if it
-// is asked for, or if everything is.
-func Decide(temporary string, overrides map[string]string, everything bool) (Facts, Plan, error) {
+// is asked for, or if everything is. entered tells that the node is in a user namespace that was made for it.
+func Decide(temporary string, overrides map[string]string, entered, everything bool) (Facts, Plan, error) {
 	asked := slices.Contains(slices.Collect(maps.Values(overrides)), Intercepted)
 	facts, err := Probe(temporary, everything || asked)
+	facts.Entered = entered
 	if err != nil {
 		return facts, nil, err
 	}
@@ -257,6 +275,7 @@ func Decide(temporary string, overrides map[string]string, everything bool) (Fac
 	if facts, err = Probe(temporary, true); err != nil {
 		return facts, nil, err
 	}
+	facts.Entered = entered
 	plan, err = Choose(facts, overrides)
 	return facts, plan, err
 }

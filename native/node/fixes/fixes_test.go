@@ -19,14 +19,14 @@ func complete() Facts {
 	}
 	return Facts{
 		Release: "6.1.0-10-amd64", Settings: settings, Cgroup: "v2", PercpuUsage: true,
-		Device: true, KernelLog: true, Images: true, Tracing: Untried,
+		Device: true, KernelLog: true, Images: true, Tracing: Untried, Userns: Untried,
 	}
 }
 
 // bare are the facts of one that lacks everything and can do everything about it.
 func bare() Facts {
 	return Facts{
-		Release: "4.4.0", Settings: map[string]string{}, Overlay: "invalid argument", Cgroup: "v1",
+		Release: "4.4.0", Settings: map[string]string{}, Mount: "refused", Overlay: "invalid argument", Cgroup: "v1",
 		CgroupNamespace: "invalid argument", Images: true,
 	}
 }
@@ -77,6 +77,9 @@ func TestChoose(t *testing.T) {
 		}, "kernel-settings=interceptor, storage-statistics=interceptor"},
 		{"no overlay", func(f *Facts) { f.Overlay = "refused" }, "overlay-root=tmpfs"},
 		{"no device", func(f *Facts) { f.Device = false }, "overlay-root=tmpfs"},
+		{"no mount, but in a user namespace", func(f *Facts) { f.Mount, f.Userns = "refused", "" }, "mount-right=user namespace"},
+		{"no mount anywhere", func(f *Facts) { f.Mount, f.Userns = "refused", "refused" }, ""},
+		{"in a user namespace made for it", func(f *Facts) { f.Entered = true }, "mount-right=user namespace"},
 		{"no kernel log", func(f *Facts) { f.KernelLog = false }, "kernel-log=link"},
 	} {
 		t.Run(each.name, func(t *testing.T) {
@@ -142,7 +145,7 @@ func TestOverrides(t *testing.T) {
 		{KernelSettings, "on", "fix kernel-settings cannot be on here: missing: "},
 		{KernelSettings, "bind-mount", `fix kernel-settings cannot be "bind-mount" here; it can be on, off, auto`},
 		{OverlayRoot, "link", `fix overlay-root cannot be "link" here; it can be on, off, auto, tmpfs`},
-		{"overlay", "on", `there is no fix "overlay"; there are unprivileged-sysctls, kernel-version, `},
+		{"overlay", "on", `there is no fix "overlay"; there are mount-right, unprivileged-sysctls, `},
 	} {
 		_, err := Choose(nowhere, map[string]string{each.name: each.wish})
 		if err == nil || !strings.HasPrefix(err.Error(), each.want) {
@@ -261,8 +264,8 @@ func TestPrint(t *testing.T) {
 	lines := strings.Split(out.String(), "\n")
 	for _, want := range []string{
 		"kernel            4.4.0; cgroups v1; 2048 MB of memory, 3 cores",
-		"works             mount, mount below /proc/sys, inotify, ptrace with seccomp",
-		"refused           overlay on this root (invalid argument), cgroup namespace (invalid argument)",
+		"works             mount below /proc/sys, inotify, ptrace with seccomp",
+		"refused           mount (refused), overlay on this root (invalid argument), cgroup namespace (invalid argument)",
 		"FIX                   USED             FOR WHAT; WHAT WAS FOUND; WHAT IT COSTS",
 		"kernel-log            NOTHING!         the kubelet reads the kernel's log",
 		"                                       no /dev/kmsg; pods will not run without a fix",
@@ -316,11 +319,11 @@ func TestDecideTriesTheInterceptorWhenAsked(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	Interceptor = filepath.Join(t.TempDir(), "interceptor")
-	facts, plan, err := Decide(t.TempDir(), map[string]string{KernelSettings: "off"}, true)
+	facts, plan, err := Decide(t.TempDir(), map[string]string{KernelSettings: "off"}, false, true)
 	if err != nil || facts.Tracing == "" || facts.Tracing == Untried || plan.Used(KernelSettings) != Nothing {
 		t.Errorf("tracing %q, %v, %v", facts.Tracing, plan, err)
 	}
-	_, _, err = Decide(t.TempDir(), map[string]string{KernelSettings: "interceptor"}, false)
+	_, _, err = Decide(t.TempDir(), map[string]string{KernelSettings: "interceptor"}, false, false)
 	if want := `fix kernel-settings cannot be "interceptor" here`; err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("error %v", err)
 	}

@@ -13,6 +13,7 @@ type symptom struct {
 }
 
 var symptoms = []symptom{
+	{MountRight, "mounting tmpfs on /run: operation not permitted", "the node may not mount"},
 	{KernelVersion, "unprivileged_icmp and unprivileged_port require kernel version", "containerd's CRI plug-in refuses this kernel's version"},
 	{UnprivilegedSysctls, "open sysctl net.ipv4.ping_group_range", "containerd cannot set net.ipv4.ping_group_range in a pod"},
 	{UnprivilegedSysctls, "open sysctl net.ipv4.ip_unprivileged_port_start", "containerd cannot set net.ipv4.ip_unprivileged_port_start in a pod"},

@@ -1,8 +1,8 @@
 // Package services makes Kubernetes Services reachable on a node whose network
-// stack has no usable netfilter: it owns each service address on the loopback
-// device and forwards in user space.
+// stack has no usable netfilter: it owns each service address on one device and
+// forwards in user space.
 //
-// An address on lo is reachable from every network namespace that routes
+// An address on lo, where the stack forwards, or on the bridge of the pods is reachable from every network namespace that routes
 // through the node, from the node itself and from a pod that is its own
 // endpoint, so one listener a service port serves all of them. Listeners are
 // bound to single addresses, never to 0.0.0.0: programs of the node and pods

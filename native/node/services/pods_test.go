@@ -40,7 +40,7 @@ func TestPods(t *testing.T) {
 		t.Fatalf("addresses %s and %s", server.address, client.address)
 	}
 	f := start(t, func(p *proxy) {
-		owner, err := openLoopback()
+		owner, err := openOwner("lo")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -29,17 +29,17 @@ const hostPortFolder = "/run/sandkube/hostports"
 // headless services.
 const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessService
 
-// Run serves Services and host ports until ctx ends. nodeAddress is the node's
-// own: node ports are served on it and on 127.0.0.1. ready is called once, when
+// Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network
+// stack. nodeAddress is the node's own: node ports are served on it and on 127.0.0.1. ready is called once, when
 // everything that the API held at the start is being served.
-func Run(ctx context.Context, config *rest.Config, nodeAddress netip.Addr, ready func()) error {
+func Run(ctx context.Context, config *rest.Config, device string, nodeAddress netip.Addr, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	owner, err := openLoopback()
+	owner, err := openOwner(device)
 	if err != nil {
 		return err
 	}

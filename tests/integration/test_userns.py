@@ -1,0 +1,101 @@
+"""userns gives root without the right to mount a user namespace in which it may."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ROOT / "outputs/result/userns/bin/userns"
+NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may map every user")
+
+
+def userns(*words: str) -> subprocess.CompletedProcess[str]:
+    if not PROGRAM.exists():
+        pytest.fail(f"{PROGRAM} is missing: run ./do build first", pytrace=False)
+    return subprocess.run([str(PROGRAM), *words], capture_output=True, text=True, timeout=30)
+
+
+def in_sh(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return userns(*options, "--", "/bin/sh", "-c", script)
+
+
+@NEEDS_ROOT
+def test_root_of_it_may_mount_and_numbers_stay(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    os.chown(tmp_path / "file", 1234, 4321)
+    maps = "cat /proc/self/uid_map /proc/self/gid_map"
+    done = in_sh(f"stat -c '%u %g' {tmp_path}/file; {maps}; mount -t tmpfs x {tmp_path} && ls {tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()] == [["1234", "4321"], *[["0", "0", "4294967294"]] * 2]
+    assert (tmp_path / "file").exists(), "the mount is seen inside only"
+
+
+@NEEDS_ROOT
+def test_its_network_is_empty_but_for_a_socket_of_ours() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [
+        str(PROGRAM),
+        "--listen",
+        f"7:{port}",
+        "--",
+        "/bin/sh",
+        "-c",
+        "grep -c : /proc/net/dev; echo up; read -r end",
+    ]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(2)] == ["1\n", "up\n"], "lo and nothing else"
+        assert str(Path(f"/proc/{process.pid}/fd/7").readlink()).startswith("socket:")
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            taken = userns("--listen", f"7:{port}", "--", "/bin/true")
+        process.communicate("\n")
+    assert (taken.returncode, taken.stderr) == (125, f"userns: 127.0.0.1:{port}: Address already in use\n")
+
+
+@NEEDS_ROOT
+def test_status_and_signals_are_the_programs() -> None:
+    assert in_sh("exit 3").returncode == 3
+    assert in_sh("kill -TERM $$").returncode == -signal.SIGTERM
+    words = [str(PROGRAM), "/bin/sh", "-c", "echo up; exec sleep 60"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == -signal.SIGTERM
+
+
+@NEEDS_ROOT
+def test_an_ordinary_user_is_told_what_is_refused() -> None:
+    descriptor = os.open(PROGRAM, os.O_RDONLY)  # which may be below a folder that is closed to others
+    words = [f"/proc/self/fd/{descriptor}", "/bin/true"]
+    done = subprocess.run(words, pass_fds=[descriptor], user=65534, capture_output=True, text=True, timeout=30)
+    os.close(descriptor)
+    assert done.returncode == 125
+    assert done.stderr.startswith("userns: ")
+    assert done.stderr.endswith(": Operation not permitted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        ([], 125, "userns: no program is named; --help tells more\n"),
+        (["--listen", "7:", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
+        (["--listen", "7:65536", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
+        (["--listen", "-1:1", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
+        (["--nonsense"], 125, "userns: --help tells more\n"),
+        pytest.param(["/no/program"], 127, "userns: /no/program: No such file or directory\n", marks=NEEDS_ROOT),
+        pytest.param(["/proc"], 126, "userns: /proc: Permission denied\n", marks=NEEDS_ROOT),
+    ],
+)
+def test_own_errors(words: list[str], status: int, text: str) -> None:
+    done = userns(*words)
+    assert (done.returncode, done.stderr.endswith(text)) == (status, True), done.stderr
+    assert userns("--help").stdout.startswith("Usage: userns")
