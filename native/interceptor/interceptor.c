@@ -36,6 +36,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -50,10 +51,10 @@
 #endif
 
 enum { OWN_ERROR = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
-enum { PAGE = 4096, SYSCALL_WIDTH = 2 };
+enum { PAGE = 4096, MARK = 16, SYSCALL_WIDTH = 2 };
 
 /* Not in musl's headers: linux/ptrace.h, linux/openat2.h, linux/sched.h. */
-enum { EVENT_STOP = 128, SYSTEM_CALL_STOP = SIGTRAP | 0x80 };
+enum { EVENT_STOP = 128, AT_EXIT = 2, SYSTEM_CALL_STOP = SIGTRAP | 0x80 };
 enum { RESOLVE_BENEATH_ = 0x08, RESOLVE_IN_ROOT_ = 0x10, RESOLVE_OFFSET = 16 };
 
 /* The calls that are looked at, and where their path is. */
@@ -96,10 +97,14 @@ struct thread {
 	pid_t tid;
 	struct process *process; /* known from the first call that needed a page */
 	uint64_t page;
+	bool fresh; /* just mapped: without the mark */
 	enum { FREE, MAPPING, CALLING } state;
 	bool entered;                  /* the stop at the entry of the call is behind us */
 	struct user_regs_struct asked; /* the registers of the program's own call */
 	const struct call *call;
+	bool executed; /* at the stop of its own execve(2) */
+	bool stopped; /* and this is yet to be dealt with: */
+	int status;
 };
 
 enum { BUCKETS = 1024 };
@@ -107,10 +112,12 @@ static struct thread *threads[BUCKETS];
 static struct process *processes[BUCKETS];
 static size_t traced;
 
-static pid_t program;       /* the program that was started */
+static volatile pid_t program; /* the program that was started; 0 when it has ended */
 static bool every;          /* stop at each call: for comparison */
 static FILE *journal;       /* redirections, if asked for */
 static uint64_t stops, redirections;
+static char mark[MARK]; /* random */
+static bool roots;      /* /proc has the root folder of each process; early gVisor's has not */
 /* Whether a call that goes on from its seccomp stop stops at its entry too: Linux before 4.8 and gVisor do. */
 static enum { UNKNOWN, AT_EXIT_ONLY, AT_ENTRY_TOO } order;
 
@@ -135,13 +142,21 @@ static void *reserve(void *old, size_t size)
 
 /* --- threads and processes --- */
 
+static struct thread *find_thread(pid_t tid)
+{
+	struct thread *each = threads[(size_t)tid % BUCKETS];
+	while (each && each->tid != tid)
+		each = each->next;
+	return each;
+}
+
 static struct thread *thread_of(pid_t tid)
 {
 	struct thread **bucket = &threads[(size_t)tid % BUCKETS];
-	for (struct thread *each = *bucket; each; each = each->next)
-		if (each->tid == tid)
-			return each;
-	struct thread *made = reserve(NULL, sizeof *made);
+	struct thread *made = find_thread(tid);
+	if (made)
+		return made;
+	made = reserve(NULL, sizeof *made);
 	*made = (struct thread){.next = *bucket, .tid = tid};
 	*bucket = made;
 	traced++;
@@ -221,10 +236,10 @@ static void on_exec(struct thread *thread)
 	unsigned long former = 0;
 	if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &former) == 0 && (pid_t)former != thread->tid)
 		forget((pid_t)former);
-	if (thread->process)
-		thread->process->free = 0;
-	thread->page = 0;
+	leave_process(thread); /* a parent that waits in vfork(2) has the old memory still */
+	thread->fresh = false;
 	thread->state = FREE;
+	thread->entered = false;
 }
 
 /* --- the program's memory --- */
@@ -248,10 +263,20 @@ static bool read_path(pid_t tid, uint64_t address, char path[PATH_SIZE])
 	return false;
 }
 
-static bool write_memory(pid_t tid, uint64_t address, const char *text, size_t length)
+/* A page starts with a mark. Without it the program has unmapped the page and perhaps something else is there. */
+static bool is_marked(pid_t tid, uint64_t page)
 {
-	struct iovec here = {(void *)(uintptr_t)text, length}, there = {(void *)(uintptr_t)address, length};
-	return process_vm_writev(tid, &here, 1, &there, 1, 0) == (ssize_t)length;
+	char found[MARK];
+	struct iovec here = {found, MARK}, there = {(void *)(uintptr_t)page, MARK};
+	return process_vm_readv(tid, &here, 1, &there, 1, 0) == MARK && memcmp(found, mark, MARK) == 0;
+}
+
+static bool write_page(pid_t tid, uint64_t page, const char *text)
+{
+	size_t length = strlen(text) + 1;
+	struct iovec here[] = {{mark, MARK}, {(void *)(uintptr_t)text, length}};
+	struct iovec there = {(void *)(uintptr_t)page, MARK + length};
+	return process_vm_writev(tid, here, 2, &there, 1, 0) == (ssize_t)(MARK + length);
 }
 
 /* --- which path instead --- */
@@ -262,10 +287,12 @@ static bool exists(const char *path)
 	return fstatat(AT_FDCWD, path, &status, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
-/* The place in /proc of what a relative path starts from. */
-static void base_name(const struct thread *thread, int descriptor, char *name, size_t size)
+/* The place in /proc of what a path starts from. */
+static void base_name(const struct thread *thread, const char *path, int descriptor, char *name, size_t size)
 {
-	if (descriptor == AT_FDCWD)
+	if (path[0] == '/')
+		snprintf(name, size, roots ? "/proc/%d/root" : "", thread->tid);
+	else if (descriptor == AT_FDCWD)
 		snprintf(name, size, "/proc/%d/cwd", thread->tid);
 	else
 		snprintf(name, size, "/proc/%d/fd/%d", thread->tid, descriptor);
@@ -283,33 +310,62 @@ static bool is_confined(const struct thread *thread)
 	return resolve & (RESOLVE_BENEATH_ | RESOLVE_IN_ROOT_);
 }
 
+/* A path that ends so leads to a folder or nowhere, and through a symbolic link. */
+static bool must_be_folder(const char *path)
+{
+	size_t length = strlen(path);
+	return path[length - 1] == '/' || (length > 1 && strcmp(path + length - 2, "/.") == 0);
+}
+
 /* Finds what to pass instead of the path of a stopped call; false if the call is to go on as it is. */
 static bool replace(const struct thread *thread, char replacement[PATH_SIZE])
 {
-	char path[PATH_SIZE], folder[PATH_SIZE] = "", normal[PATH_SIZE], base[64] = "", at[PATH_SIZE + 64];
+	char path[PATH_SIZE], folder[PATH_SIZE] = "", normal[PATH_SIZE], base[64], root[64], at[PATH_SIZE + 64];
 	const struct user_regs_struct *regs = &thread->asked;
 	if (!read_path(thread->tid, thread->call->folder ? regs->rsi : regs->rdi, path) || !path[0])
 		return false;
-	if (path[0] != '/')
-		base_name(thread, thread->call->folder ? (int)regs->rdi : AT_FDCWD, base, sizeof base);
+	base_name(thread, path, thread->call->folder ? (int)regs->rdi : AT_FDCWD, base, sizeof base);
+	base_name(thread, "/", AT_FDCWD, root, sizeof root);
 	if (rules_match_last(path, replacement)) {
-		snprintf(at, sizeof at, "%s%s%s", base, base[0] ? "/" : "", replacement);
+		snprintf(at, sizeof at, "%s/%s", base, replacement);
 		return exists(at);
 	}
-	if (base[0]) {
+	if (path[0] != '/') {
 		ssize_t length = readlink(base, folder, sizeof folder - 1);
-		if (length <= 0 || folder[0] != '/')
+		/* After chroot(2) we and the program call its folders by other names. */
+		if (length <= 0 || folder[0] != '/' || (roots && readlink(root, at, sizeof at) != 1))
 			return false;
 		folder[length] = '\0';
 	}
-	return rules_normalise(folder, path, normal) && rules_match(normal, replacement) && exists(replacement) &&
-	       !is_confined(thread);
+	if (!rules_normalise(folder, path, normal) || !rules_match(normal, replacement) || is_confined(thread))
+		return false;
+	if (must_be_folder(path)) {
+		if (strlen(replacement) + 1 >= PATH_SIZE)
+			return false;
+		strcat(replacement, "/");
+	}
+	snprintf(at, sizeof at, "%s%s", root, replacement);
+	return exists(at);
 }
 
 /* --- stops --- */
 
+/*
+ * Whether another thread's execve(2) has ended this one and taken its id since it stopped: the new one's stop is not ours
+ * to deal with before waitpid(2) has told of it. Linux since 5.13 sees to that, older ones and gVisor do not.
+ */
+static bool is_replaced(const struct thread *thread)
+{
+	siginfo_t now;
+	if (ptrace(PTRACE_GETSIGINFO, thread->tid, 0, &now) != 0)
+		return errno == ESRCH; /* killed; the other one may be about to stop */
+	return now.si_code == (SIGTRAP | PTRACE_EVENT_EXEC << 8);
+}
+
 static void resume(const struct thread *thread, bool stop_at_calls, int signal)
 {
+	if (!signal && !thread->executed && is_replaced(thread))
+		return;
 	/* ESRCH: it was killed meanwhile; waitpid(2) will say so. */
 	ptrace(stop_at_calls || every ? PTRACE_SYSCALL : PTRACE_CONT, thread->tid, 0, (long)signal);
 }
@@ -323,7 +379,17 @@ static bool get_registers(const struct thread *thread, struct user_regs_struct *
 static bool set_registers(const struct thread *thread, struct user_regs_struct *regs)
 {
 	struct iovec vector = {regs, sizeof *regs};
-	return ptrace(PTRACE_SETREGSET, thread->tid, NT_PRSTATUS, &vector) == 0;
+	return !is_replaced(thread) && ptrace(PTRACE_SETREGSET, thread->tid, NT_PRSTATUS, &vector) == 0;
+}
+
+/*
+ * Sets the register that holds the path's address, and no other: should another thread's execve(2) replace this one at this
+ * very moment, it does not matter to the new program, which starts with any value in it.
+ */
+static bool set_path(const struct thread *thread, uint64_t address)
+{
+	size_t offset = thread->call->folder ? offsetof(struct user_regs_struct, rsi) : offsetof(struct user_regs_struct, rdi);
+	return !is_replaced(thread) && ptrace(PTRACE_POKEUSER, thread->tid, offset, address) == 0;
 }
 
 static void start_mapping(struct thread *thread)
@@ -331,7 +397,7 @@ static void start_mapping(struct thread *thread)
 	struct user_regs_struct regs = thread->asked;
 	regs.orig_rax = SYS_mmap;
 	regs.rdi = 0;
-	regs.rsi = PAGE;
+	regs.rsi = MARK + PATH_SIZE; /* of the second page only the longest paths need a part */
 	regs.rdx = PROT_READ | PROT_WRITE;
 	regs.r10 = MAP_PRIVATE | MAP_ANONYMOUS;
 	regs.r8 = (unsigned long long)-1;
@@ -353,6 +419,7 @@ static void end_mapping(struct thread *thread, const struct user_regs_struct *no
 	thread->state = FREE;
 	if (mapped)
 		thread->page = now->rax;
+	thread->fresh = mapped;
 	regs.rip -= SYSCALL_WIDTH;
 	regs.rax = thread->asked.orig_rax;
 	regs.orig_rax = (unsigned long long)-1; /* no call to restart */
@@ -363,13 +430,17 @@ static void end_mapping(struct thread *thread, const struct user_regs_struct *no
 
 static void start_call(struct thread *thread, const char *replacement)
 {
-	struct user_regs_struct regs = thread->asked;
-	if (thread->call->folder)
-		regs.rsi = thread->page;
-	else
-		regs.rdi = thread->page;
-	if (!write_memory(thread->tid, thread->page, replacement, strlen(replacement) + 1) || !set_registers(thread, &regs)) {
+	bool fresh = thread->fresh;
+	thread->fresh = false;
+	if ((!fresh && !is_marked(thread->tid, thread->page)) || !write_page(thread->tid, thread->page, replacement)) {
 		thread->page = 0; /* the program has unmapped it */
+		if (fresh)
+			resume(thread, false, 0);
+		else
+			start_mapping(thread);
+		return;
+	}
+	if (!set_path(thread, thread->page + MARK)) {
 		resume(thread, false, 0);
 		return;
 	}
@@ -381,14 +452,10 @@ static void start_call(struct thread *thread, const char *replacement)
 	resume(thread, true, 0);
 }
 
-static void end_call(struct thread *thread, struct user_regs_struct *now)
+static void end_call(struct thread *thread)
 {
 	thread->state = FREE;
-	if (thread->call->folder)
-		now->rsi = thread->asked.rsi;
-	else
-		now->rdi = thread->asked.rdi;
-	set_registers(thread, now);
+	set_path(thread, thread->call->folder ? thread->asked.rsi : thread->asked.rdi);
 	resume(thread, false, 0);
 }
 
@@ -405,7 +472,7 @@ static void on_seccomp(struct thread *thread)
 	}
 	thread->call = NULL;
 	for (size_t i = 0; i < CALLS && !thread->call; i++)
-		if ((unsigned long long)calls[i].number == thread->asked.orig_rax)
+		if (calls[i].number == (int)thread->asked.orig_rax) /* as the kernel: the upper half does not count */
 			thread->call = &calls[i];
 	if (!thread->call || !replace(thread, replacement)) {
 		resume(thread, false, 0);
@@ -432,8 +499,11 @@ static void on_call(struct thread *thread)
 		return;
 	}
 	/* The first time it is a call to mmap(2), which does not fail with ENOSYS: that is what registers say at an entry. */
-	if (order == UNKNOWN)
-		order = regs.rax == (unsigned long long)-ENOSYS ? AT_ENTRY_TOO : AT_EXIT_ONLY;
+	if (order == UNKNOWN) {
+		unsigned long message = 0; /* Linux since 5.3 says it: a filter of the program may make mmap(2) fail in any way */
+		ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &message);
+		order = regs.rax == (unsigned long long)-ENOSYS && message != AT_EXIT ? AT_ENTRY_TOO : AT_EXIT_ONLY;
+	}
 	if (order == AT_ENTRY_TOO && !thread->entered) {
 		thread->entered = true;
 		resume(thread, true, 0);
@@ -443,7 +513,7 @@ static void on_call(struct thread *thread)
 	if (thread->state == MAPPING)
 		end_mapping(thread, &regs);
 	else
-		end_call(thread, &regs);
+		end_call(thread);
 }
 
 static void on_stop(struct thread *thread, int status)
@@ -455,7 +525,9 @@ static void on_stop(struct thread *thread, int status)
 		return;
 	case PTRACE_EVENT_EXEC:
 		on_exec(thread);
+		thread->executed = true;
 		resume(thread, false, 0);
+		thread->executed = false;
 		return;
 	case EVENT_STOP:
 		if (signal == SIGSTOP || signal == SIGTSTP || signal == SIGTTIN || signal == SIGTTOU)
@@ -471,8 +543,16 @@ static void on_stop(struct thread *thread, int status)
 		return;
 	default: { /* fork, vfork, clone: the new thread stops by itself, perhaps after the end of this one */
 		unsigned long made = 0;
-		if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &made) == 0 && made != 0)
-			thread_of((pid_t)made);
+		siginfo_t news;
+		/* Its end may have been told already: ECHILD. */
+		if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &made) == 0 && made != 0 &&
+		    waitid(P_PID, (id_t)made, &news, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0) {
+			struct thread *child = thread_of((pid_t)made);
+			if (event == PTRACE_EVENT_VFORK && !child->process) { /* it has its parent's memory */
+				child->process = process_of(thread);
+				child->process->threads++;
+			}
+		}
 		resume(thread, false, 0);
 	}
 	}
@@ -482,21 +562,43 @@ static void on_stop(struct thread *thread, int status)
 static int trace(void)
 {
 	int result = OWN_ERROR;
+	pid_t *stopped = NULL;
+	size_t length = 0, room = 0;
 	while (traced > 0) {
 		int status;
-		pid_t tid = waitpid(-1, &status, __WALL);
+		/* waitpid(2) looks at the youngest first. All that have stopped get their turn before it is asked anew. */
+		pid_t tid = waitpid(-1, &status, length > 0 ? __WALL | WNOHANG : __WALL);
 		if (tid < 0 && errno == EINTR)
 			continue;
-		if (tid < 0)
+		if (tid < 0 && length == 0)
 			break;
+		if (tid <= 0) {
+			for (size_t i = 0; i < length; i++) {
+				struct thread *thread = find_thread(stopped[i]);
+				if (thread && thread->stopped) {
+					thread->stopped = false;
+					on_stop(thread, thread->status);
+				}
+			}
+			length = 0;
+			continue;
+		}
 		if (WIFSTOPPED(status)) {
-			on_stop(thread_of(tid), status);
+			struct thread *thread = thread_of(tid);
+			if (length == room)
+				stopped = reserve(stopped, (room += 256) * sizeof *stopped);
+			stopped[length++] = tid;
+			thread->stopped = true; /* a stop before this one is void: killed, or replaced by execve(2) */
+			thread->status = status;
 			continue;
 		}
 		forget(tid);
-		if (tid == program)
+		if (tid == program) {
 			result = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+			program = 0;
+		}
 	}
+	free(stopped);
 	return result;
 }
 
@@ -545,8 +647,9 @@ static _Noreturn void become(char **words, int go, int tell)
 
 static void pass_on(int signal)
 {
-	if (program > 0)
-		kill(program, signal);
+	if (program == 0)
+		_exit(128 + signal); /* what the program has left behind ends with its tracer */
+	kill(program, signal);
 }
 
 static void pass_signals_on(void)
@@ -561,11 +664,16 @@ static void pass_signals_on(void)
 	/* A terminal sends these to the program by itself. */
 	signal(SIGINT, SIG_IGN);
 	signal(SIGQUIT, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN); /* a log that nobody reads any more ends nothing */
 }
 
 static int start(char **words)
 {
 	int go[2], tell[2];
+	char self[16] = "";
+	if (readlink("/proc/self", self, sizeof self - 1) < 0 || atoi(self) != getpid())
+		fail("/proc is missing or of another PID namespace");
+	roots = access("/proc/self/root", F_OK) == 0;
 	if (pipe2(go, O_CLOEXEC) != 0 || pipe2(tell, O_CLOEXEC) != 0)
 		fail("pipe: %s", strerror(errno));
 	program = fork();
@@ -586,6 +694,8 @@ static int start(char **words)
 	}
 	thread_of(program);
 	pass_signals_on();
+	if (getrandom(mark, MARK, 0) != MARK)
+		fail("getrandom: %s", strerror(errno));
 	if (write(go[1], "", 1) != 1)
 		fail("pipe: %s", strerror(errno));
 	close(go[1]);
@@ -652,7 +762,10 @@ int main(int count, char **words)
 	if (journal)
 		setvbuf(journal, NULL, _IOLBF, 0);
 	int result = start(words + optind);
-	if (journal)
+	if (journal) {
 		fprintf(journal, "stops %llu redirections %llu\n", (unsigned long long)stops, (unsigned long long)redirections);
+		if (fflush(journal) != 0 || ferror(journal))
+			fprintf(stderr, "interceptor: %s: not all could be written\n", log);
+	}
 	return result;
 }

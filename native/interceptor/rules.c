@@ -24,10 +24,12 @@ static bool mistake(const char *file, unsigned line, const char *text)
 static bool is_plain(const char *path)
 {
 	char normal[PATH_SIZE];
-	size_t length = strlen(path);
 	if (!rules_normalise("", path, normal))
 		return false;
-	return strncmp(path, normal, strlen(normal)) == 0 && length <= strlen(normal) + 1;
+	size_t length = strlen(normal);
+	if (length > 1 && path[strlen(path) - 1] == '/')
+		strcpy(normal + length, "/");
+	return strcmp(path, normal) == 0;
 }
 
 static bool add(const char *file, unsigned line, const char *from, const char *to)
@@ -73,11 +75,11 @@ bool rules_read(const char *file)
 			good = mistake(file, line, "the line is too long");
 			break;
 		}
-		char *rest, *from = strtok_r(text, " \t\n", &rest);
+		char *rest, *from = strtok_r(text, " \t\r\n", &rest);
 		if (!from || from[0] == '#')
 			continue;
-		char *to = strtok_r(NULL, " \t\n", &rest);
-		if (!to || strtok_r(NULL, " \t\n", &rest))
+		char *to = strtok_r(NULL, " \t\r\n", &rest);
+		if (!to || strtok_r(NULL, " \t\r\n", &rest))
 			good = mistake(file, line, "a rule is two paths");
 		else if (!add(file, line, from, to))
 			good = false;
