@@ -290,8 +290,10 @@ static bool exists(const char *path)
 /* The place in /proc of what a path starts from. */
 static void base_name(const struct thread *thread, const char *path, int descriptor, char *name, size_t size)
 {
-	if (path[0] == '/')
-		snprintf(name, size, roots ? "/proc/%d/root" : "", thread->tid);
+	if (path[0] == '/' && !roots)
+		name[0] = '\0';
+	else if (path[0] == '/')
+		snprintf(name, size, "/proc/%d/root", thread->tid);
 	else if (descriptor == AT_FDCWD)
 		snprintf(name, size, "/proc/%d/cwd", thread->tid);
 	else

@@ -58,12 +58,15 @@ class Guest:
         )
 
 
-LOCKED = "CAP_SYS_ADMIN"
-"""What root needs to mount."""
+DEFAULTS = (
+    *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
+    *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
+)
+"""The capabilities that container engines give: the right to mount, CAP_SYS_ADMIN, is not among them."""
 
 
-def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *lost: str) -> Iterator[Guest]:
-    """A sandbox of a kind whose root lost some capabilities."""
+def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, locked: bool) -> Iterator[Guest]:
+    """A sandbox of a kind; `locked`: its root has the default capabilities only."""
     place = Place(tmp_path / "guest")
     place.folder.mkdir()
     place.runsc.mkdir()
@@ -75,7 +78,7 @@ def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *los
     spec["hostname"] = "somewhere"
     spec["process"]["args"] = ["/bin/sh", "-c", "echo up; exec sleep 2147483647"]
     for held in spec["process"]["capabilities"].values():
-        held[:] = [each for each in held if each not in lost]
+        held[:] = [f"CAP_{each}" for each in DEFAULTS] if locked else held
     config.write_text(json.dumps(spec))
     sandbox = Sandbox(made.runsc, place.runsc, f"guest-{os.getpid()}", kind)
     process = subprocess.Popen(
@@ -93,9 +96,18 @@ def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *los
     process.stdout.close()
 
 
-@pytest.fixture(params=[kind for kind in KINDS if not KINDS[kind].copied])
+PLAIN = [kind for kind in KINDS if not KINDS[kind].copied]
+
+
+@pytest.fixture(params=[*PLAIN, *(f"{kind}, locked" for kind in PLAIN)])
 def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
-    yield from guest_of(request.param, programs, unpacked, tmp_path)
+    kind, _, locked = request.param.partition(", ")
+    yield from guest_of(kind, programs, unpacked, tmp_path, locked=bool(locked))
+
+
+@pytest.fixture(params=PLAIN)
+def locked(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
+    yield from guest_of(request.param, programs, unpacked, tmp_path, locked=True)
 
 
 def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
@@ -116,6 +128,18 @@ def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     line = next(line.split() for line in kubectl("get", "pods", "--output=wide").splitlines() if line.startswith(NAME))
     assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
     assert kubectl("logs", NAME) == "ready\n"
+    kubectl("label", "pod", NAME, "app=web")
+    kubectl("expose", "pod", NAME, "--name=web", "--port=80", "--target-port=8080")
+    serve = "mkdir /w; echo page >/w/index.html; httpd -p 8080 -h /w"
+    fetch = "until wget -q -O- http://web.default.svc.cluster.local/ 2>/dev/null; do sleep 0.1; done"
+    assert kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", f"{serve}; {fetch}") == "page\n"
+    other = POD | {"metadata": {"name": "other"}}
+    kubectl("apply", "--filename=-", stdin=json.dumps(other))
+    kubectl("wait", "pod/other", "--for=condition=Ready", "--timeout=60s")
+    for where in ("web.default.svc.cluster.local", "10.88.0.2:8080"):
+        assert kubectl("exec", "other", "--", "wget", "-q", "-O-", f"http://{where}/") == "page\n"
+    kubeconfig = "KUBECONFIG=/opt/sandkube-node/state/kubeconfig /opt/sandkube-node/rootfs/usr/bin/kubectl"
+    assert guest("/bin/sh", "-c", f"{kubeconfig} get --raw=/livez/ping").stdout == "ok"
     assert "10.96.0.1" in kubectl("exec", NAME, "--", "nslookup", "kubernetes.default.svc.cluster.local")
     assert guest(SCRIPT, "shell", "/bin/sh", "-c", "ls /usr/bin/sandkube-node").stdout == "/usr/bin/sandkube-node\n"
 
@@ -144,6 +168,19 @@ def test_doctor_inside(guest: Guest) -> None:
     said = guest(SCRIPT, "doctor").stdout
     assert "kernel-settings" in said
     assert len(said.splitlines()) < 30
+
+
+def test_without_the_right_to_mount(locked: Guest) -> None:
+    """What is chosen there, how it is told, and what becomes of a start without it."""
+    said = json.loads(locked(SCRIPT, "doctor", "--json").stdout)
+    (row,) = (each for each in said["fixes"] if each["name"] == "mount-right")
+    assert (row["needed"], row["used"]) == (True, "user namespace")
+    assert not [each for each in said["fixes"] if each["needed"] and each["used"] == "nothing"]
+    failed = locked(SCRIPT, "start", "--fix", "mount-right=off")
+    assert failed.returncode == 1
+    assert failed.stderr.startswith("sandkube: mounts are refused here (")
+    assert failed.stderr.endswith(": fix `mount-right` is off\n")
+    assert locked(SCRIPT, "status").returncode == 1
 
 
 def test_wrong_words_are_answered(guest: Guest) -> None:

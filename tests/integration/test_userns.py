@@ -57,7 +57,7 @@ def test_its_network_is_empty_but_for_a_socket_of_ours() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             taken = userns("--listen", f"7:{port}", "--", "/bin/true")
         process.communicate("\n")
-    assert (taken.returncode, taken.stderr) == (125, f"userns: 127.0.0.1:{port}: Address already in use\n")
+    assert (taken.returncode, taken.stderr) == (125, f"userns: 127.0.0.1:{port}: Address in use\n")
 
 
 @NEEDS_ROOT
