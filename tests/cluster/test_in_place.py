@@ -67,6 +67,8 @@ DEFAULTS = (
 
 def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, locked: bool) -> Iterator[Guest]:
     """A sandbox of a kind; `locked`: its root has the default capabilities only."""
+    if KINDS[kind].copied:
+        unpacked = Path(shutil.copytree(unpacked, tmp_path / "root", symlinks=True))
     place = Place(tmp_path / "guest")
     place.folder.mkdir()
     place.runsc.mkdir()
@@ -99,7 +101,7 @@ def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, l
 PLAIN = [kind for kind in KINDS if not KINDS[kind].copied]
 
 
-@pytest.fixture(params=[*PLAIN, *(f"{kind}, locked" for kind in PLAIN)])
+@pytest.fixture(params=[*KINDS, *(f"{kind}, locked" for kind in PLAIN)])
 def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
     kind, _, locked = request.param.partition(", ")
     yield from guest_of(kind, programs, unpacked, tmp_path, locked=bool(locked))

@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -37,6 +38,8 @@ func Mounts(plan fixes.Plan) error {
 		if err := tmpfs(state, 0o755); err != nil {
 			return err
 		}
+	} else if err := empty(state); err != nil {
+		return err
 	}
 	if plan.Used(fixes.KernelLog) == fixes.Link {
 		if err := os.Symlink("/dev/null", "/dev/kmsg"); err != nil && !os.IsExist(err) {
@@ -49,6 +52,19 @@ func Mounts(plan fixes.Plan) error {
 		}
 	}
 	return shareRoot()
+}
+
+// empty removes what is in a folder: an earlier node in place may have left its containers there.
+func empty(folder string) error {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return err
+	}
+	var all []error
+	for _, entry := range entries {
+		all = append(all, os.RemoveAll(filepath.Join(folder, entry.Name())))
+	}
+	return errors.Join(all...)
 }
 
 func tmpfs(path string, mode os.FileMode) error {

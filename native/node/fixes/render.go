@@ -93,7 +93,7 @@ func Print(out io.Writer, facts Facts, plan Plan) error {
 		used, second := each.Used, each.Found
 		switch {
 		case each.On():
-			second += "; costs " + each.Cost
+			second += "; cost: " + each.Cost
 		case each.Needed:
 			used = "NOTHING!"
 			second += "; pods will not run without a fix"
