@@ -160,9 +160,13 @@ class ExportNode(BuildCommand):
         """Build, write."""
 
         def work() -> int:
-            if len(args) != 1 or not args[0].endswith((".tar.gz", ".tgz")):
-                raise UserError("export-node takes one file name that ends with .tar.gz")
+            if len(args) != 1:
+                raise UserError("export-node takes one file name", hint="for example node.tar.gz")
             target = Path(args[0]).absolute()
+            if target.suffix in (".tar", ".zip", ".xz", ".zst", ".bz2"):
+                raise UserError(f"{args[0]}: a node is exported as .tar.gz only")
+            if target.is_dir():
+                raise UserError(f"{args[0]} is a folder", hint=f"for example {Path(args[0]) / 'node.tar.gz'}")
             if not target.parent.is_dir():
                 raise UserError(f"{target.parent}: there is no such folder")
             if failed := self.build(params, ("bundle",)):

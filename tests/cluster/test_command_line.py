@@ -68,3 +68,17 @@ def test_stop_leaves_nothing(said: str) -> None:
     assert do("stop-cluster", "--name", NAME, status=1) == (
         f"error: there is no cluster {NAME}\n  hint: ./do status lists them\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "export-node takes one file name"),
+        (["a.tar.gz", "b.tar.gz"], "export-node takes one file name"),
+        (["node.zip"], "node.zip: a node is exported as .tar.gz only"),
+        (["/proc"], "/proc is a folder"),
+        (["/no/such/node.tar.gz"], "/no/such: there is no such folder"),
+    ],
+)
+def test_export_node_refuses(words: list[str], text: str) -> None:
+    assert f"error: {text}\n" in do("export-node", *words, status=1)
