@@ -12,14 +12,16 @@ from doit.cmdparse import CmdOption
 from sandkube import log
 from sandkube.cluster import programs
 from sandkube.cluster.place import Place
-from sandkube.cluster.sandbox import KINDS
+from sandkube.cluster.sandbox import KINDS, NO_SANDBOX
 from sandkube.commands import FIX, OUTPUTS, guarded, option
 from sandkube.errors import UserError
 from sandkube.run import CommandFailed, base_environment, run
 from sandkube.tasks import BuildCommand, realiser, release_signals
 
 _SHOWN = ("modern", "legacy")
-SANDBOX = option("sandbox", "", f"one of {', '.join(KINDS)}; if left out: {', '.join(_SHOWN)}")
+SANDBOX = option(
+    "sandbox", "", f"one of {', '.join(KINDS)}; if left out: {', '.join(_SHOWN)}, or where none can be started: --here"
+)
 HERE = option("here", False, "look at the place where this command runs, which may be a sandbox itself")
 JSON = option("json", False, "print JSON")
 
@@ -71,10 +73,19 @@ class Doctor(BuildCommand):
                 return failed
             release_signals()
             words = ["doctor", *(["--json"] if params["json"] else []), *programs.fix_words(params["fix"])]
+            here = params["here"]
             for kind in kinds:
                 title = "" if params["json"] else f"== {kind}: {KINDS[kind].text}\n"
-                log.say(title + _ask_sandbox(kind, words).rstrip())
-            if params["here"]:
+                try:
+                    log.say(title + _ask_sandbox(kind, words).rstrip())
+                except UserError as error:
+                    if params["sandbox"] or NO_SANDBOX not in error.message:
+                        raise
+                    if not params["json"]:
+                        log.say("no sandbox can be started here; this is about the place itself")
+                    here = True
+                    break
+            if here:
                 log.say(_ask([str(realiser().output("bundle") / "rootfs/usr/bin/sandkube-node"), *words]).rstrip())
             return 0
 

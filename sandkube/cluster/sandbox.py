@@ -35,6 +35,8 @@ KINDS = {
     "legacy-9p": Kind("gvisor-legacy", (*_FLAGS, "--overlay2=none"), "the same, on a 9p root", copied=True),
 }
 DEFAULT = "modern"
+NO_SANDBOX = "cannot create sandbox"
+"""What runsc says where it cannot be used: inside another sandbox, for one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
 from sandkube.cluster.place import Place
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.sandbox import NO_SANDBOX
 from sandkube.errors import UserError
 from sandkube.run import base_environment
 
@@ -98,6 +99,8 @@ def _failure(place: Place, event: dict[str, Any]) -> NodeFailed:
         hint = _NAMESPACES
     elif os.strerror(errno.ENOSPC).lower() in text.lower():
         hint = f"free some space on the file system of {place.folder}"
+    elif NO_SANDBOX in text:
+        hint = "inside of a sandbox no other can be started; there the node runs in place: ./do run-cluster --in-place"
     elif component == "access":
         hint = _OTHER_PORT
     else:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,3 +190,31 @@ def test_without_the_right_to_mount(locked: Guest) -> None:
 def test_wrong_words_are_answered(guest: Guest) -> None:
     assert guest(SCRIPT, "nonsense").returncode == 2
     assert "start" in guest(SCRIPT, "--help").stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the sandbox shows this machine's files, and only root may read them all")
+@pytest.mark.parametrize("locked", [False, True], ids=["root", "locked root"])
+def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: bool) -> None:
+    """This checkout in a sandbox: no second one can be started there, the tool says so, and runs the node in place."""
+    for guest in guest_of("modern", programs, Path("/"), tmp_path, locked=locked):
+        path = f"PATH={Path(sys.executable).resolve().parent}:/usr/bin:/bin HOME=/root"
+
+        def do(*words: str, guest: Guest = guest, path: str = path) -> subprocess.CompletedProcess[str]:
+            return guest("/bin/sh", "-c", f"cd {ROOT} && {path} ./do {' '.join(words)}")
+
+        doctor = do("doctor")
+        assert doctor.returncode == 0, doctor.stderr
+        assert "no sandbox can be started here; this is about the place itself\n" in doctor.stdout
+        assert re.search(rf"^mount-right +{'user namespace' if locked else 'nothing'} ", doctor.stdout, re.MULTILINE)
+        refused = do("run-cluster", "--name", "inside")
+        assert (refused.returncode, "the node runs in place: ./do run-cluster --in-place\n" in refused.stderr) == (
+            1,
+            True,
+        )
+        started = do("run-cluster", "--in-place", "--name", "inside")
+        assert started.returncode == 0, started.stdout + started.stderr
+        line = next(line.split() for line in started.stdout.splitlines() if line.startswith(NAME))
+        assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
+        assert do("kubectl", "--name", "inside", "--", "logs", NAME).stdout == "ready\n"
+        assert do("shell-cluster", "--name", "inside", "hostname").returncode == 0
+        assert do("stop-cluster", "--name", "inside").stdout == "cluster inside is stopped and gone\n"
