@@ -296,10 +296,10 @@ def test_an_ordinary_python(here: Here) -> None:
 
 def test_the_manual_page_has_every_option_and_call() -> None:
     page = (ROOT / "native/interceptor/interceptor.1").read_text().replace("\\-", "-")
-    source = (ROOT / "native/interceptor/interceptor.c").read_text()
-    for option in re.findall(r'\{"([a-z]+)", (?:no|required)_argument', source):
-        assert f"--{option}" in page
-    for call in re.findall(r'\{(?:SYS_\w+|\d+), "(\w+)", (?:true|false)', source):
-        assert re.search(rf"\b{call}\b", page), call
-    for status in re.findall(r"(?:OWN_ERROR|NOT_EXECUTABLE|NOT_FOUND) = (\d+)", source):
-        assert status in page
+    folder = ROOT / "native/interceptor"
+    options = re.findall(r'\{"([a-z]+)", (?:no|required)_argument', (folder / "interceptor.c").read_text())
+    calls = re.findall(r'\{(?:SYS_\w+|\d+), "(\w+)", (?:true|false)', (folder / "calls.c").read_text())
+    statuses = re.findall(r"(?:OWN_ERROR|NOT_EXECUTABLE|NOT_FOUND) = (\d+)", (folder / "fail.h").read_text())
+    assert (len(options), len(calls), len(statuses)) == (5, 15, 3)
+    for word in (*(f"--{option}" for option in options), *calls, *statuses):
+        assert re.search(rf"(?<!\w){word}\b", page), word
