@@ -2,139 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
-from sandkube.cluster.place import Place
-from sandkube.cluster.programs import Programs, bundle, sandbox
-from sandkube.run import base_environment
+from tests.interceptors import RESULT, ROOT, Here, Runs, fill, intercepted
 
-ROOT = Path(__file__).resolve().parents[2]
-RESULT = ROOT / "outputs/result"
 CASES = ("calls", "memory", "race", "children", "exec", "threads", "signals", "stop")
 SOAK = 60  # seconds, shared out between the two places
-
-
-class Runs(Protocol):
-    """Runs a command where the files are; `folder` is theirs there."""
-
-    folder: Path
-
-    def __call__(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]: ...
-
-
-class Here:
-    """This machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __call__(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
-
-
-class Inside:
-    """A sandbox whose first process waits."""
-
-    folder = Path("/t")
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-
-    def __call__(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        one = sandbox(self.place, "interceptor")
-        return subprocess.run(
-            one.execute(words),
-            env=base_environment(Path("/root")),
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-        )
-
-
-def fill(folder: Path, seen: Path) -> None:
-    """The files that target.c tells of; `seen` is the folder's name where it runs."""
-    for name in ("named", "prepared", "nameX"):
-        (folder / name).mkdir(parents=True)
-    files = {
-        "prepared/file": "prepared\n",
-        "prepared/raced": "prepared\n",
-        "nameX/raced": "plain\n",
-        "named/raced": "named\n",
-        "named/new-name": "plain\n",
-        "plain": "plain\n",
-        "rules": f"# for the tests\n{seen}/named/ {seen}/prepared/\n\n*/old-name\tnew-name\n",
-    }
-    for name, text in files.items():
-        (folder / name).write_text(text)
-    (folder / "prepared/link").symlink_to("target")
-    for product in ("interceptor/bin/interceptor", "test-target/bin/target", "test-goroutines/bin/goroutines"):
-        if not (RESULT / product).exists():
-            pytest.fail(f"{RESULT / product} is missing: run ./do build first", pytrace=False)
-        shutil.copy(RESULT / product, folder)
-
-
-@contextmanager
-def inside(base: Path) -> Iterator[Runs]:
-    root = base / "root"
-    for name in ("bin", "dev", "proc", "sys", "tmp"):
-        (root / name).mkdir(parents=True)
-    shutil.copy(RESULT / "busybox/bin/busybox", root / "bin")
-    for applet in ("sh", "sleep"):
-        (root / "bin" / applet).symlink_to("busybox")
-    fill(root / "t", Path("/t"))
-    place = Place(base / "guest")
-    place.folder.mkdir()
-    place.runsc.mkdir()
-    made = Programs((RESULT / "gvisor/bin/runsc").resolve(), (RESULT / "bundle").resolve(), Path())
-    made.prepare(place)
-    config = bundle(place) / "config.json"
-    spec = json.loads(config.read_text())
-    spec["root"]["path"] = str(root)
-    spec["process"]["args"] = ["/bin/sh", "-c", "echo up; exec sleep 2147483647"]
-    config.write_text(json.dumps(spec))
-    process = subprocess.Popen(
-        sandbox(place, "interceptor").run(bundle(place), os.getpid()),
-        env=base_environment(Path("/root")),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "up\n"
-        yield Inside(place)
-        process.kill()
-
-
-@pytest.fixture(scope="module", params=["here", "in gVisor"])
-def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    base = tmp_path_factory.mktemp("i")
-    if request.param == "here":
-        fill(base / "t", base / "t")
-        yield Here(base / "t")
-    else:
-        with inside(base) as made:
-            yield made
-
-
-def intercepted(runs: Runs, *words: str, options: tuple[str, ...] = ()) -> list[str]:
-    where = str(runs.folder)
-    return [f"{where}/interceptor", "--rules", f"{where}/rules", *options, "--", *words]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -296,10 +178,10 @@ def test_an_ordinary_python(here: Here) -> None:
 
 def test_the_manual_page_has_every_option_and_call() -> None:
     page = (ROOT / "native/interceptor/interceptor.1").read_text().replace("\\-", "-")
-    source = (ROOT / "native/interceptor/interceptor.c").read_text()
-    for option in re.findall(r'\{"([a-z]+)", (?:no|required)_argument', source):
-        assert f"--{option}" in page
-    for call in re.findall(r'\{(?:SYS_\w+|\d+), "(\w+)", (?:true|false)', source):
-        assert re.search(rf"\b{call}\b", page), call
-    for status in re.findall(r"(?:OWN_ERROR|NOT_EXECUTABLE|NOT_FOUND) = (\d+)", source):
-        assert status in page
+    folder = ROOT / "native/interceptor"
+    options = re.findall(r'\{"([a-z]+)", (?:no|required)_argument', (folder / "interceptor.c").read_text())
+    calls = re.findall(r'\{(?:SYS_\w+|\d+), "(\w+)", (?:true|false)', (folder / "calls.c").read_text())
+    statuses = re.findall(r"(?:OWN_ERROR|NOT_EXECUTABLE|NOT_FOUND) = (\d+)", (folder / "fail.h").read_text())
+    assert (len(options), len(calls), len(statuses)) == (5, 15, 3)
+    for word in (*(f"--{option}" for option in options), *calls, *statuses):
+        assert re.search(rf"(?<!\w){word}\b", page), word

@@ -1,13 +1,12 @@
 /*
  * Does what the interceptor's tests watch: `target CASE FOLDER`. Rules redirect FOLDER/named/ to FOLDER/prepared/. In
- * named are no files but `raced`; in prepared are `file` ("prepared\n") and `link`. Prints "ok", or what was wrong.
+ * named are no files but `raced` and `new-name`; in prepared are `file` ("prepared\n"), `link`, and `folder-link` to a
+ * folder. FOLDER/root is a root folder with a FOLDER of its own. Prints "ok", or what was wrong.
  */
-#define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
+#include "target.h"
+
 #include <pthread.h>
 #include <sched.h>
-#include <stdbool.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -25,12 +24,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096 };
-static const char *folder, *self;
-static char named[PAGE], plain[PAGE];
+const char *folder, *self;
+char named[PAGE];
+static char plain[PAGE];
 extern char **environ;
 
-static _Noreturn void wrong(const char *text, ...)
+_Noreturn void wrong(const char *text, ...)
 {
 	va_list arguments;
 	va_start(arguments, text);
@@ -40,7 +39,7 @@ static _Noreturn void wrong(const char *text, ...)
 	_exit(1);
 }
 
-static bool holds(int file, const char *expected)
+bool holds(int file, const char *expected)
 {
 	char text[64] = "";
 	bool good = file >= 0 && read(file, text, sizeof text - 1) >= 0 && strcmp(text, expected) == 0;
@@ -49,7 +48,7 @@ static bool holds(int file, const char *expected)
 	return good;
 }
 
-static void expect_prepared(const char *path, const char *where)
+void expect_prepared(const char *path, const char *where)
 {
 	if (!holds((int)syscall(SYS_open, path, O_RDONLY), "prepared\n"))
 		wrong("%s: open %s", where, path);
@@ -105,13 +104,13 @@ static void case_calls(void)
 		CHECK(syscall(SYS_openat, from, form ? "named/missing" : "/nosuch/x", O_RDONLY) < 0 && errno == ENOENT);
 	}
 	CHECK(holds((int)syscall(SYS_open, "named//.//file", O_RDONLY), "prepared\n"));
-	CHECK(holds((int)syscall(SYS_open, "named/old-name", O_RDONLY), "plain\n")); 
+	CHECK(holds((int)syscall(SYS_open, "named/old-name", O_RDONLY), "plain\n"));
 	CHECK(syscall(SYS_stat, "named", &status) == 0 && S_ISDIR(status.st_mode));
 	CHECK(syscall(SYS_openat, AT_FDCWD, "", O_RDONLY) < 0 && errno == ENOENT);
 	CHECK(syscall(SYS_openat, 12345, "named/file", O_RDONLY) < 0 && errno == EBADF);
 }
 
-static char *pages(size_t count)
+char *pages(size_t count)
 {
 	char *memory = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (memory == MAP_FAILED)
@@ -222,7 +221,7 @@ static int child(void *path)
 	return 0;
 }
 
-static void await(pid_t pid, const char *where)
+void await(pid_t pid, const char *where)
 {
 	int status;
 	if (waitpid(pid, &status, __WALL) != pid || status != 0)
@@ -393,8 +392,12 @@ int main(int count, char **words)
 		const char *name;
 		void (*run)(void);
 	} cases[] = {
-		{"calls", case_calls}, {"memory", case_memory},   {"race", case_race},       {"children", case_children},
-		{"exec", case_exec},   {"threads", case_threads}, {"signals", case_signals}, {"stop", case_stop},
+		{"calls", case_calls},   {"memory", case_memory},   {"race", case_race},
+		{"exec", case_exec},     {"threads", case_threads}, {"children", case_children},
+		{"stop", case_stop},     {"signals", case_signals}, {"slash", case_slash},
+		{"turns", case_turns},   {"storm", case_storm},     {"replaced", case_replaced},
+		{"unmap", case_unmap},   {"filter", case_filter},   {"upper half", case_upper_half},
+		{"chroot", case_chroot}, {"mount", case_mount},     {"vfork", case_vfork},
 	};
 	if (count < 3)
 		return 2;
@@ -408,6 +411,8 @@ int main(int count, char **words)
 		case_soak((unsigned)atoi(words[3]), (unsigned)atoi(words[4]));
 	else if (strcmp(words[1], "bench") == 0 && count == 4)
 		case_bench((unsigned)atoi(words[3]));
+	else if (strcmp(words[1], "namespace") == 0)
+		in_namespace(words + 3);
 	else if (strcmp(words[1], "wait") == 0) {
 		puts("waiting");
 		fflush(stdout);
