@@ -3,7 +3,9 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
 
 enum { RULES = 64 };
 enum kind { PREFIX, WHOLE, LAST };
@@ -32,6 +34,12 @@ static bool is_plain(const char *path)
 	return strcmp(path, normal) == 0;
 }
 
+/* "." and ".." name no file of their own: what is meant depends on the folder. */
+static bool is_name(const char *name)
+{
+	return strcmp(name, ".") != 0 && strcmp(name, "..") != 0;
+}
+
 static bool add(const char *file, unsigned line, const char *from, const char *to)
 {
 	struct rule *rule = &rules[count];
@@ -44,6 +52,8 @@ static bool add(const char *file, unsigned line, const char *from, const char *t
 		from += 2;
 		if (*from == '\0' || strchr(from, '/') || strchr(to, '/'))
 			return mistake(file, line, "a rule for last components is \"*/NAME NAME\"");
+		if (!is_name(from) || !is_name(to))
+			return mistake(file, line, "a name is \".\" or \"..\"");
 	} else if (from[0] != '/' || to[0] != '/') {
 		return mistake(file, line, "a path does not start with a slash");
 	} else if (!is_plain(from) || !is_plain(to)) {
@@ -63,17 +73,19 @@ static bool add(const char *file, unsigned line, const char *from, const char *t
 
 bool rules_read(const char *file)
 {
-	char text[2 * PATH_SIZE + 2];
+	char *text = NULL;
+	size_t room = 0;
+	ssize_t length;
 	FILE *in = fopen(file, "re");
 	bool good = true;
 	if (!in) {
 		fprintf(stderr, "interceptor: %s: %s\n", file, strerror(errno));
 		return false;
 	}
-	for (unsigned line = 1; fgets(text, sizeof text, in); line++) {
-		if (!strchr(text, '\n') && !feof(in)) {
-			good = mistake(file, line, "the line is too long");
-			break;
+	for (unsigned line = 1; (length = getline(&text, &room, in)) >= 0; line++) {
+		if (strlen(text) != (size_t)length) {
+			good = mistake(file, line, "the line has a NUL byte");
+			continue;
 		}
 		char *rest, *from = strtok_r(text, " \t\r\n", &rest);
 		if (!from || from[0] == '#')
@@ -84,6 +96,7 @@ bool rules_read(const char *file)
 		else if (!add(file, line, from, to))
 			good = false;
 	}
+	free(text);
 	if (ferror(in)) {
 		fprintf(stderr, "interceptor: %s: cannot be read\n", file);
 		good = false;
@@ -108,8 +121,9 @@ bool rules_match(const char *path, char replacement[PATH_SIZE])
 		const struct rule *rule = &rules[i];
 		if (rule->kind == WHOLE && strcmp(path, rule->from) == 0)
 			return join(rule->to, strlen(rule->to), "", replacement);
-		if (rule->kind == PREFIX && strncmp(path, rule->from, rule->from_length) == 0 && path[rule->from_length])
-			return join(rule->to, strlen(rule->to), path + rule->from_length, replacement);
+		size_t length = rule->from_length;
+		if (rule->kind == PREFIX && strncmp(path, rule->from, length) == 0 && path[length])
+			return join(rule->to, strlen(rule->to), path + length, replacement);
 	}
 	return false;
 }
