@@ -23,8 +23,10 @@ import (
 // tenant is a node that is not its sandbox's first process: it cleans up after itself, and tells whoever
 // started it how it went.
 type tenant struct {
-	kubeconfig *os.File // gets the administrator's kubeconfig
-	outcome    *os.File // gets one line, "ready" or "failed: …"
+	kubeconfig *os.File     // gets the administrator's kubeconfig
+	outcome    *os.File     // gets one line, "ready" or "failed: …"
+	claim      net.Listener // held as long as this process lives
+	claimed    bool         // if not, nothing here is this node's to take away
 }
 
 // settle makes this process the one that orphans below it are given to, and has SIGTERM and SIGINT end it cleanly.
@@ -47,6 +49,9 @@ func (n *node) settle(options options) error {
 		n.tenant.outcome = os.NewFile(uintptr(outcome), "outcome")
 		unix.CloseOnExec(outcome)
 	}
+	if err := n.tenant.settle(options); err != nil {
+		return err
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	go func() {
@@ -57,6 +62,24 @@ func (n *node) settle(options options) error {
 		})
 	}()
 	return nil
+}
+
+// settle makes sure that this is the only node in its network, whose addresses it takes away at its end, and that nobody
+// has the API's port of the loopback: the API server would listen beside it, on all addresses, and get no request.
+func (t *tenant) settle(options options) error {
+	claim, err := net.Listen("unix", "@sandkube-node") // as long as this process lives, and in this network only
+	if err != nil {
+		return errors.New("another node runs in this sandbox already")
+	}
+	t.claim, t.claimed = claim, true
+	if options.api >= 0 {
+		return nil // a network of its own
+	}
+	port, err := net.Listen("tcp4", strings.TrimPrefix(components.Server, "https://"))
+	if err != nil {
+		return err
+	}
+	return port.Close()
 }
 
 // forwardAPI serves the API's clients on the network that the node was started in, by a socket that listens there.
@@ -94,7 +117,7 @@ func (t *tenant) handOver(kubeconfig []byte) error {
 // leave ends every process that came from this one, removes its cgroups and takes the addresses of the node off lo.
 // Mounts go with the mount namespace.
 func (t *tenant) leave() {
-	if t == nil {
+	if t == nil || !t.claimed {
 		return
 	}
 	killDescendants()

@@ -38,7 +38,8 @@ type options struct {
 func init() { runtime.LockOSThread() }
 
 func main() {
-	flags := pflag.NewFlagSet("sandkube-node", pflag.ExitOnError)
+	flags := pflag.NewFlagSet("sandkube-node", pflag.ContinueOnError)
+	flags.Usage = func() {} // an error is a sentence; the script and ./do have the help
 	var options options
 	flags.StringToStringVar(&options.overrides, "fix", nil, "override the choice of a fix: NAME=on, off, auto or a means")
 	flags.BoolVar(&options.inPlace, "in-place", false, "share the sandbox with whoever started this: clean up at the end")
@@ -49,7 +50,12 @@ func main() {
 	flags.IntVar(&options.api, "api-fd", -1, "descriptor of a listening socket by which the API is reached from outside")
 	flags.BoolVar(&options.everyCall, "every-call", false, "have the interceptor stop at every system call, to compare")
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
-	if err := flags.Parse(os.Args[1:]); err != nil {
+	err := flags.Parse(os.Args[1:])
+	if err == nil && options.inPlace && flags.NArg() > 0 {
+		err = fmt.Errorf("a node takes no argument %q", flags.Arg(0))
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 		os.Exit(2)
 	}
 	switch command := flags.Arg(0); command {
@@ -63,7 +69,7 @@ func main() {
 	case interceptedRole:
 		runIntercepted(options)
 	default:
-		fmt.Fprintf(os.Stderr, "sandkube-node: unknown command %q\n%s", command, flags.FlagUsages())
+		fmt.Fprintf(os.Stderr, "sandkube-node: unknown command %q\n", command)
 		os.Exit(2)
 	}
 }

@@ -14,8 +14,10 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -59,6 +61,7 @@ type node struct {
 	plan    fixes.Plan
 	tenant  *tenant // nil if the node has its sandbox for itself
 	once    sync.Once
+	awaited atomic.Int32 // stages of whole that were not reached yet
 	running sync.WaitGroup
 }
 
@@ -68,6 +71,7 @@ func newNode(started time.Time) *node {
 		stages: stages.New(os.Stdout, started, time.Now),
 		sink:   logs.New(os.Stderr),
 	}
+	n.awaited.Store(int32(len(whole)))
 	n.sink.Watch(func(component, text string) {
 		if err := n.plan.Diagnose(text); err != nil {
 			n.fail(component, err)
@@ -92,6 +96,9 @@ func bootNode(options options) {
 	}{
 		{"probe", func() (err error) {
 			_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
+			if err == nil && n.plan.Used(fixes.MountRight) != fixes.Nothing && !options.entered {
+				err = fmt.Errorf("fix %s is for a node in place: its script makes the user namespace", fixes.MountRight)
+			}
 			runtime.UnlockOSThread() // see main
 			return err
 		}},
@@ -206,7 +213,11 @@ func runIntercepted(options options) {
 	}
 	n := newNode(started)
 	if options.kubeconfig >= 0 {
-		n.tenant = &tenant{kubeconfig: os.NewFile(uintptr(options.kubeconfig), ""), outcome: os.NewFile(uintptr(options.outcome), "")}
+		n.tenant = &tenant{
+			kubeconfig: os.NewFile(uintptr(options.kubeconfig), ""),
+			outcome:    os.NewFile(uintptr(options.outcome), ""),
+			claimed:    true, // by the process that started this one
+		}
 	}
 	data, err := os.ReadFile(planFile)
 	if err == nil {
@@ -295,13 +306,12 @@ func (n *node) follow(admin *rest.Config) {
 		if err := components.EarlyAccounts(n.ctx, admin); err != nil {
 			n.fail("apiserver", err)
 		}
-		n.stages.Reached("accounts")
+		n.reached("accounts", nil)()
 	})
 	if err := components.NodeReady(n.ctx, admin); err != nil {
 		n.fail("kubelet", err)
 	}
-	n.stages.Reached("ready")
-	n.tenant.tell("ready")
+	n.reached("ready", nil)()
 	// The boot leaves much garbage, and first pods start right after it; then the node is mostly idle, and memory
 	// counts for more than time.
 	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
@@ -312,10 +322,17 @@ func (n *node) follow(admin *rest.Config) {
 	}
 }
 
-// reached returns a function that reports a stage and closes done, once.
+// whole are the stages that make a node whole.
+var whole = []string{"ready", "accounts", "services", "dns"}
+
+// reached returns a function that reports a stage and closes done, once. The last stage that makes the node whole is
+// told to whoever started it.
 func (n *node) reached(stage string, done chan struct{}) func() {
 	return sync.OnceFunc(func() {
 		n.stages.Reached(stage)
+		if slices.Contains(whole, stage) && n.awaited.Add(-1) == 0 {
+			n.tenant.tell("ready")
+		}
 		if done != nil {
 			close(done)
 		}
@@ -348,8 +365,8 @@ func (n *node) client(name string) *rest.Config {
 func (n *node) fail(component string, err error) {
 	n.once.Do(func() {
 		n.stages.Failed(component, err, n.sink.Tail(component))
-		n.tenant.tell(fmt.Sprintf("failed: %s: %v", component, err))
 		n.tenant.leave()
+		n.tenant.tell(fmt.Sprintf("failed: %s: %v", component, err))
 		os.Exit(1)
 	})
 	select {} // another component failed first

@@ -60,13 +60,13 @@ static void write_map(pid_t pid, const char *name)
 	snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
 	int file = open(path, O_WRONLY | O_CLOEXEC);
 	if (file < 0 || write(file, everyone, strlen(everyone)) < 0)
-		fail("%s", path);
+		fail("%s, which takes CAP_SETUID, CAP_SETGID and CAP_SETFCAP", path);
 	close(file);
 }
 
 /*
- * Moves this process into the new namespaces. A child that stays outside writes the maps: only who has CAP_SETUID and
- * CAP_SETGID there may map more than itself. It waits for a byte, which does not come if this process ends before.
+ * Moves this process into the new namespaces. A child that stays outside writes the maps: only who has CAP_SETUID,
+ * CAP_SETGID and CAP_SETFCAP there may map more than itself. It waits for a byte, which does not come if this process ends before.
  */
 static void enter(void)
 {

@@ -119,6 +119,7 @@ def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     assert started.returncode == 0, started.stderr
     assert "the node is ready\n" in started.stdout
     assert guest(SCRIPT, "status").returncode == 0
+    assert guest("/bin/sh", "-c", f"ln -s {SCRIPT} /tmp/link && CDPATH=/:/tmp /tmp/link status").returncode == 0
     again = guest(SCRIPT, "start")
     assert (again.returncode, "runs already" in again.stderr) == (1, True)
 
@@ -168,6 +169,36 @@ def test_a_failure_is_told(guest: Guest) -> None:
     assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
 
 
+def test_a_second_node_leaves_the_first_alone(guest: Guest) -> None:
+    """From another folder, with a space in its name: it is refused, or fails at the port, and takes nothing away."""
+    other = "/opt/another folder"
+    assert guest("/bin/busybox", "cp", "-r", str(Path(SCRIPT).parent), other).returncode == 0
+    assert guest(SCRIPT, "start").returncode == 0
+    second = guest(f"{other}/sandkube", "start")
+    assert second.returncode == 1
+    assert "another node runs in this sandbox already" in second.stderr or "Address in use" in second.stderr
+    nodes = guest(SCRIPT, "kubectl", "get", "nodes")
+    assert "runsc   Ready" in nodes.stdout, nodes.stderr
+    said = guest(SCRIPT, "shell", "nslookup", "kubernetes.default.svc.cluster.local", "10.96.0.10").stdout
+    assert "10.96.0.1" in said
+    assert guest(SCRIPT, "stop").returncode == 0
+    assert guest(f"{other}/sandkube", "start").returncode == 0
+
+
+def test_a_port_that_somebody_has_is_told(guest: Guest) -> None:
+    assert guest("/bin/sh", "-c", "/bin/busybox httpd -p 127.0.0.1:6443 -h /tmp").returncode == 0
+    started = guest(SCRIPT, "start")
+    assert started.returncode == 1
+    assert re.search("127.0.0.1:6443: (bind: a|A)ddress (already )?in use", started.stderr), started.stderr
+
+
+def test_without_a_node_kubectl_asks_nobody(guest: Guest) -> None:
+    done = guest(
+        "/bin/sh", "-c", f"KUBERNETES_SERVICE_HOST=127.0.0.1 KUBERNETES_SERVICE_PORT=9 {SCRIPT} kubectl get pods"
+    )
+    assert (done.returncode, done.stderr) == (1, "sandkube: there is no node to ask: sandkube start boots one\n")
+
+
 def test_doctor_inside(guest: Guest) -> None:
     said = guest(SCRIPT, "doctor").stdout
     assert "kernel-settings" in said
@@ -189,6 +220,14 @@ def test_without_the_right_to_mount(locked: Guest) -> None:
 
 def test_wrong_words_are_answered(guest: Guest) -> None:
     assert guest(SCRIPT, "nonsense").returncode == 2
+    for words, text in (
+        (["--bogus"], "unknown flag: --bogus"),
+        (["extra"], 'a node takes no argument "extra"'),
+        (["--fix", "nonsense"], "nonsense must be formatted as key=value"),
+        (["--fix", "nonsense=on"], 'there is no fix "nonsense"; there are mount-right, '),
+    ):
+        done = guest(SCRIPT, "start", *words)
+        assert (done.returncode, text in done.stderr) == (1, True), done.stderr
     assert "start" in guest(SCRIPT, "--help").stdout
 
 

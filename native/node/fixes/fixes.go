@@ -84,9 +84,9 @@ var table = []fix{
 		look: func(facts Facts, _ Plan) (string, bool, []string) {
 			switch {
 			case facts.Entered:
-				return "this is a user namespace, where mounts are allowed", true, []string{Namespace}
+				return "refused where the node is started, but not to root of a user namespace, which this is", true, []string{Namespace}
 			case facts.Mount == "":
-				return "mounts are allowed", false, nil
+				return "mounts are allowed", false, []string{Namespace}
 			case facts.Userns == "":
 				return "refused, but not to root of a user namespace: " + facts.Mount, true, []string{Namespace}
 			}

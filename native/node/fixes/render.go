@@ -106,7 +106,7 @@ func Print(out io.Writer, facts Facts, plan Plan) error {
 
 func trials(facts Facts) (works, refused string) {
 	for _, each := range []struct{ name, why string }{
-		{"mount", facts.Mount},
+		{inUserns("mount", facts), facts.Mount},
 		{"mount below /proc/sys", facts.MountSettings},
 		{"overlay on this root", facts.Overlay},
 		{"cgroup namespace", facts.CgroupNamespace},
@@ -123,6 +123,13 @@ func trials(facts Facts) (works, refused string) {
 		*list += text
 	}
 	return works, refused
+}
+
+func inUserns(name string, facts Facts) string {
+	if facts.Entered {
+		return name + " (in a user namespace only)"
+	}
+	return name
 }
 
 func sortedSettings() []string {
