@@ -1,39 +1,79 @@
 #!/bin/sh
-# Launcher: makes .venv from the hash-pinned requirements on first use, then hands over to doit.
+# Launcher: makes .venv from the hash-pinned requirements on first use, then hands over to Python.
 set -eu
-here=$(cd "$(dirname "$0")" && pwd -P)
-cd "$here"
 fail() { printf 'do: %s\n' "$1" >&2; exit 1; }
+self=$(readlink -f -- "$0" && echo .) && self=${self%??} # the dot keeps what a path may end in
+here=${self%/*}
+cd -- "$here/" || fail "$here cannot be entered"
+unset PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONEXECUTABLE PYTHONPLATLIBDIR
+
+# .venv/place, written last, says for which folder and with which Python it was made; it is there, empty, from the start.
+ready() {
+    place= made_with=
+    [ -r .venv/place ] && { IFS= read -r place && IFS= read -r made_with; } <.venv/place || return 1
+    [ "$place" = "$here" ] && [ "$made_with" = "$(readlink -f .venv/bin/python)" ] && [ -x .venv/bin/python ] &&
+        cmp -s requirements.txt .venv/requirements.txt &&
+        case "$1" in ci | test | test-fast | golden) cmp -s requirements-test.txt .venv/requirements-test.txt ;; esac
+}
 
 install() { # $1: requirements file; its copy inside .venv is the stamp, written last
     cmp -s "$1" ".venv/$1" && return
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input \
-        --require-hashes --only-binary :all: --requirement "$1" >&2 ||
-        fail "could not install the packages of $1; is a package index reachable (PIP_INDEX_URL, proxy)? Run the command again."
-    cp "$1" ".venv/$1"
+    (
+        case "${SANDKUBE_OFFLINE-}" in '' | 0) ;; *) export PIP_NO_INDEX=1 ;; esac
+        for each in $(env | sed -n 's/^\(PIP_[A-Z0-9_]*\)=.*/\1/p'); do
+            case "$each" in # where packages come from is the user's to say; what becomes of them here is not
+            PIP_CERT | PIP_CLIENT_CERT | PIP_CONFIG_FILE | PIP_*INDEX_URL | PIP_NO_INDEX | PIP_FIND_LINKS | PIP_PROXY) ;;
+            PIP_TRUSTED_HOST | PIP_KEYRING_PROVIDER | PIP_*TIMEOUT | PIP_RETRIES | PIP_*CACHE_DIR) ;;
+            *) unset "$each" ;;
+            esac
+        done
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-user \
+            --require-hashes --only-binary :all: --requirement "$1" >&2
+    ) || fail "could not install the packages of $1; is a package index reachable (PIP_INDEX_URL, proxy)? Run the command again."
+    cp -- "$1" ".venv/$1"
 }
+
+find_python() {
+    for each in python3 python3.14 python3.13 python3.12 python3.11; do
+        command -v "$each" >/dev/null && "$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || continue
+        python=$each
+        return
+    done
+    fail "CPython 3.11 or later is needed; no such python3 on PATH"
+}
+
+# The folder is locked meanwhile: flock(2) belongs to what descriptor 9 is, so it is this shell's once Python has taken it.
+LOCK='import fcntl, sys
+try: fcntl.flock(9, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("waiting for another command that sets up .venv", file=sys.stderr)
+    fcntl.flock(9, fcntl.LOCK_EX)'
 
 make_venv() { # an environment knows its own folder: one that was moved or copied is made anew
-    python=
-    for each in python3 python3.14 python3.13 python3.12 python3.11; do
-        if command -v "$each" >/dev/null &&
-            "$each" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            python=$each
-            break
-        fi
-    done
-    [ -n "$python" ] || fail "CPython 3.11 or later is needed; no such python3 on PATH"
-    command -v git >/dev/null || fail "git is needed; it is not on PATH"
     printf 'setting up .venv (once)\n' >&2
-    rm -rf .venv
+    rm -rf .venv 2>/dev/null || fail "$here/.venv is stale and cannot be removed; does it belong to another user?"
+    mkdir .venv && : >.venv/place
     "$python" -m venv .venv >&2 || fail "$python -m venv failed; on Debian: apt install python3-venv"
     for each in .venv/lib/python3*/site-packages; do printf '%s\n' "$here" >"$each/sandkube.pth"; done
-    install requirements.txt
-    printf '%s\n' "$here" >.venv/place
 }
 
-place=
-[ -r .venv/place ] && read -r place <.venv/place
-[ "$place" = "$here" ] && cmp -s requirements.txt .venv/requirements.txt && [ -x .venv/bin/python ] || make_venv
-case "${1-}" in test | test-fast | golden) install requirements-test.txt ;; esac
+set_up() {
+    case "$here" in *:*) fail "$here has a colon in its name, which Python's venv refuses; clone into another folder" ;; esac
+    command -v git >/dev/null || fail "git is needed; it is not on PATH"
+    [ -w . ] || fail "$here cannot be written, and .venv is made in it; clone into a folder of your own"
+    find_python
+    exec 9<.
+    "$python" -c "$LOCK"
+    if ! ready "$1"; then
+        [ ! -e .venv ] || [ -e .venv/place ] || fail "$here/.venv is not one that ./do made; move it away"
+        ready build || make_venv
+        install requirements.txt
+        case "$1" in ci | test | test-fast | golden) install requirements-test.txt ;; esac
+        printf '%s\n' "$here" "$(readlink -f .venv/bin/python)" >.venv/place
+    fi
+    exec 9<&-
+}
+
+case " $* " in *" --offline "*) export SANDKUBE_OFFLINE=1 ;; esac
+ready "${1-}" || set_up "${1-}"
 exec .venv/bin/python -m sandkube "$@"

@@ -1,51 +1,49 @@
-"""doit's entry: configuration and the task functions, nothing else."""
+"""doit's entry: the task functions, nothing else. `./do` runs them; what it remembers of a run is nothing."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from doit.exceptions import InvalidDodoFile
+from sandkube.cli import tasks
 
-from sandkube import tasks
-from sandkube.errors import UserError
-
-Path(__file__).with_name("outputs").mkdir(exist_ok=True)
-DOIT_CONFIG = {"verbosity": 2, "default_tasks": ["build"], "dep_file": "outputs/.doit.db", "backend": "json"}
+DOIT_CONFIG = {"backend": "nothing"}
+SLOW = ("integration", "anywhere", "cluster")
+FAST = ("pytest", "--numprocesses=3", "--dist=worksteal", "tests/unit")
 
 
 def task_step() -> Iterator[dict[str, Any]]:
     """make the outputs of all recipes"""
-    try:
-        yield from tasks.step_tasks()
-    except UserError as error:
-        raise InvalidDodoFile(str(error)) from error
+    yield from tasks.step_tasks()
 
 
-def _pytest(*words: str) -> str:
-    return " ".join([sys.executable, "-m", "pytest", *words])
+def _python(*words: str) -> list[str]:
+    return [sys.executable, "-m", *words]
+
+
+def _task(*commands: Sequence[str], **more: Any) -> dict[str, Any]:
+    """A task that runs commands on this terminal: no shell and no pattern reads their words."""
+    return {"actions": [tasks.Command(list(each)) for each in commands], "io": {"capture": False}, **more}
 
 
 def task_test() -> dict[str, Any]:
     """run every test, the ones CI runs"""
-    return {
-        "actions": [_pytest("tests/unit"), _pytest("--capture=no", "--verbose", "tests/integration", "tests/cluster")]
-    }
+    slow = (f"tests/{each}" for each in SLOW)
+    return _task(_python(*FAST), _python("pytest", "--capture=no", "--verbose", "--durations=20", *slow))
 
 
-def task_test_fast() -> Iterator[dict[str, Any]]:
+def task_test_fast() -> dict[str, Any]:
     """run the tests that neither build nor boot"""
-    doc = "run the tests that neither build nor boot"
-    yield {"basename": "test-fast", "actions": [_pytest("tests/unit")], "doc": doc}
+    return _task(_python(*FAST), basename="test-fast")
 
 
 def task_golden() -> dict[str, Any]:
-    """write anew what the tests compare keys with"""
-    return {"actions": [_pytest("tests/unit/test_golden.py", "--rewrite")]}
+    """write anew what tests compare with: keys, and the README's table of places"""
+    return _task(_python("pytest", "tests/unit/test_golden.py", "tests/unit/test_matrix.py", "--rewrite"))
 
 
 def task_bench() -> dict[str, Any]:
     """print measured times and sizes; needs a finished build"""
-    return {"actions": [f"{sys.executable} -m bench"]}
+    action = tasks.Command(lambda words: _python("bench", *words))
+    return {"actions": [action], "io": {"capture": False}, "pos_arg": "words"}

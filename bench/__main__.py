@@ -1,10 +1,11 @@
-"""`./do bench`: what the README and the issue say of speed and size, measured here and now.
+"""`./do bench [cache | matrix | patch]`: what the README and the issue say of speed and size, measured here and now.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import statistics
 import subprocess
@@ -18,6 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from bench import caches, matrix, patched
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.processes import memory_of
@@ -28,8 +30,11 @@ IDLE = 60.0  # seconds after Ready when memory is read
 
 
 def do(*words: str) -> str:
-    """Run `./do WORDS`; its output."""
-    return subprocess.run(["./do", *words], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    """Run `./do WORDS`; what it said, to people and as a result."""
+    done = subprocess.run(
+        ["./do", *words], cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    return done.stdout
 
 
 def timed(times: int, work: Callable[[], object]) -> tuple[float, float]:
@@ -63,6 +68,7 @@ def launcher(table: Table) -> None:
 
 BOOTS = {
     "modern": (),
+    "confined": ("--sandbox=confined",),
     "legacy": ("--sandbox=legacy",),
     "legacy-9p": ("--sandbox=legacy-9p",),
 }
@@ -96,13 +102,15 @@ WAYS = {
 def intercepted_boots(table: Table) -> None:
     """What the interceptor costs a boot: from the node's start to its being Ready; the ways take turns."""
     result = ROOT / "outputs/result"
-    parts = [(result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")]
+    runsc, bundle, kubectl = (
+        (result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")
+    )
     one = place(ROOT / "outputs", "bench-intercepted")
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(5):
         for way, words in WAYS.items():
             try:
-                events = list(start.start(one, Programs(*parts, arguments=words)))
+                events = list(start.start(one, Programs(runsc, bundle, kubectl, arguments=words)))
             finally:
                 stop.stop(one)
             found[way].append(next(each["seconds"] for each in events if each.get("stage") == "ready"))
@@ -130,7 +138,7 @@ def calls(table: Table) -> None:
             "stops at every call": [*interceptor, "--rules", str(folder / "rules"), "--all", "--", *program],
         }
         found = {
-            way: timed(3, lambda argv=argv: subprocess.run(argv, check=True, capture_output=True))
+            way: timed(3, functools.partial(subprocess.run, argv, check=True, capture_output=True))
             for way, argv in ways.items()
         }
     for way, (best, median) in found.items():
@@ -146,15 +154,26 @@ def calls(table: Table) -> None:
 
 def memory(table: Table) -> None:
     """What one cluster with one pod takes, a minute after it came up."""
-    with cluster("bench"):
-        time.sleep(IDLE)
-        state = json.loads((ROOT / "outputs/clusters/bench/state.json").read_text())
-        taken = memory_of(state["pid"]) / 1e6
-    table.add_row("idle memory", f"{taken:.0f} MB", "", "aim: under 300 MB")
+    for kind in ("modern", "confined"):
+        with cluster("bench", *BOOTS[kind]):
+            time.sleep(IDLE)
+            state = json.loads((ROOT / "outputs/clusters/bench/state.json").read_text())
+            taken = memory_of(state["pid"]) / 1e6
+        table.add_row(f"idle memory, {kind}", f"{taken:.0f} MB", "", "aim: under 300 MB")
+
+
+NAMED = {"cache": caches.main, "matrix": matrix.main, "patch": patched.main}
 
 
 def main() -> int:
-    """Measure and print."""
+    """Measure and print; some measurements are asked for by name."""
+    asked = " ".join(sys.argv[1:])
+    if asked in NAMED:
+        NAMED[asked]()
+        return 0
+    if asked:
+        print(f"bench: there is no measurement {asked!r}; there are: {', '.join(NAMED)}", file=sys.stderr)
+        return 1
     table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
     for each in (launcher, calls, intercepted_boots, boots, memory):
         each(table)

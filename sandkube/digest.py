@@ -11,7 +11,10 @@ Json = None | bool | int | str | Sequence["Json"] | Mapping[str, "Json"]
 
 
 def canonical_json(value: Json) -> bytes:
-    """One byte string a value: sorted keys, no white space, UTF-8, no floats (RFC 8785 for this subset)."""
+    """One byte string a value: keys sorted by code points, no white space, UTF-8; nothing that is hashed has floats.
+
+    RFC 8785 is the same but for keys beyond U+FFFF, which it sorts by UTF-16.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 

@@ -1,4 +1,4 @@
-"""What the user sees while work goes on: one line a fact, safe from many threads, never silent for long."""
+"""What the user sees while work goes on: one event a fact, safe from many threads, never silent for long."""
 
 from __future__ import annotations
 
@@ -9,28 +9,44 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from sandkube import events
+from sandkube.errors import UserError
+
 SILENCE = 8.0
-"""Seconds without a line after which running steps report how far they are."""
+"""Seconds without an event after which running steps report how far they are."""
 
 _lock = threading.Lock()
-_started = time.monotonic()
-_spoken = _started
-_running: dict[str, tuple[float, str, Path | None]] = {}
+_spoken = time.monotonic()
+_running: dict[tuple[str, int], tuple[float, str, Path | None]] = {}
+"""What each step does, by its name and the thread that does it."""
 _watch: threading.Thread | None = None
 
 
-def say(line: str) -> None:
-    """Print one line at once; lines of several threads never mix."""
+def tell(event: events.Event) -> None:
+    """Something happened."""
     global _spoken
-    with _lock:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-        _spoken = time.monotonic()
+    events.send(event)
+    _spoken = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Tell people a sentence about the whole command."""
+    tell(events.Said(text))
 
 
 def step(name: str, text: str) -> None:
-    """A line of progress of one step, with the seconds since the command started."""
-    say(f"[{time.monotonic() - _started:6.1f}s] {name}: {text}")
+    """Tell people a sentence about one step."""
+    tell(events.Noted(name, text))
+
+
+def download(name: str, address: str, received: int, size: int | None) -> None:
+    """Tell how many bytes of a step's source have come, of `size` if that is known."""
+    tell(events.Downloading(name, address, received, size))
+
+
+def result(text: str) -> None:
+    """What a command was asked for, on standard output. Raises RunRefused where that is refused, as by a full disk."""
+    events.put(text, sys.stdout)
 
 
 def _line_count(path: Path | None) -> int:
@@ -53,20 +69,25 @@ def _keep_talking() -> None:
             time.sleep(SILENCE)
             continue
         now = time.monotonic()
-        parts = [
-            f"{name} {what} {now - since:.0f}s" + (f" ({lines} lines of log)" if (lines := _line_count(path)) else "")
-            for name, (since, what, path) in running
-        ]
-        step("still running", ", ".join(parts))
+        steps = (
+            events.Working(name, what, round(now - since, 1), _line_count(path))
+            for (name, _), (since, what, path) in running
+        )
+        try:
+            tell(events.StillRunning(tuple(steps)))
+        except (OSError, UserError):  # nobody reads on; the next event of a step meets it too, and ends the command
+            return
 
 
 @contextlib.contextmanager
 def running(name: str, what: str, path: Path | None = None) -> Iterator[None]:
-    """While inside, `name` is listed in the line that breaks a silence; `path` is its growing log."""
+    """While inside, `name` is listed in the event that breaks a silence; `path` is its growing log."""
     global _watch
+    events.send(events.StepDoes(name, what, str(path) if path else None))
+    key = (name, threading.get_ident())
     with _lock:
-        before = _running.get(name)
-        _running[name] = (time.monotonic(), what, path)
+        before = _running.get(key)
+        _running[key] = (time.monotonic(), what, path)
         if _watch is None:
             _watch = threading.Thread(target=_keep_talking, name="progress", daemon=True)
             _watch.start()
@@ -75,6 +96,6 @@ def running(name: str, what: str, path: Path | None = None) -> Iterator[None]:
     finally:
         with _lock:
             if before is None:
-                _running.pop(name, None)
+                _running.pop(key, None)
             else:
-                _running[name] = before
+                _running[key] = before

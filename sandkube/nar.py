@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from sandkube.errors import UserError
+from sandkube.run import go_on
 
 _PIECE = 1 << 20
 
@@ -37,6 +38,7 @@ def _dump_file(path: str, status: os.stat_result, sink: Callable[[bytes], object
     left = status.st_size
     with open(path, "rb", buffering=0) as stream:  # noqa: PTH123 - a Path a file costs more than the hashing
         while piece := stream.read(_PIECE):
+            go_on()
             left -= len(piece)
             sink(piece)
     if left:
@@ -44,7 +46,7 @@ def _dump_file(path: str, status: os.stat_result, sink: Callable[[bytes], object
     sink(b"\0" * (-status.st_size % 8) + _CLOSE)
 
 
-def _dump(path: str, sink: Callable[[bytes], object]) -> None:
+def _dump(path: str, sink: Callable[[bytes], object], names: Callable[[str], Iterable[str]]) -> None:
     status = os.lstat(path)
     if stat.S_ISREG(status.st_mode):
         _dump_file(path, status, sink)
@@ -52,19 +54,22 @@ def _dump(path: str, sink: Callable[[bytes], object]) -> None:
         sink(_SYMLINK + _string(os.fsencode(os.readlink(path))) + _CLOSE)  # noqa: PTH115
     elif stat.S_ISDIR(status.st_mode):
         sink(_DIRECTORY)
-        for name in sorted(map(os.fsencode, os.listdir(path))):  # noqa: PTH208 - bytes order, as Nix sorts
+        for name in sorted(map(os.fsencode, names(path))):  # bytes order, as Nix sorts
             sink(_ENTRY + _string(name) + _NODE)
-            _dump(os.path.join(path, os.fsdecode(name)), sink)  # noqa: PTH118
+            _dump(os.path.join(path, os.fsdecode(name)), sink, names)  # noqa: PTH118
             sink(_CLOSE)
         sink(_CLOSE)
     else:
         raise UserError(f"{path}: neither file, folder nor symbolic link: it cannot be part of an output")
 
 
-def dump(path: Path, sink: Callable[[bytes], object]) -> None:
-    """Feed the NAR of a tree, file or link to `sink`, piece by piece."""
+def dump(path: Path, sink: Callable[[bytes], object], names: Callable[[str], Iterable[str]] = os.listdir) -> None:
+    """Feed the NAR of a tree, file or link to `sink`, piece by piece.
+
+    `names` gives what counts of the folder at a path: all of it, unless told otherwise.
+    """
     sink(_string(b"nix-archive-1"))
-    _dump(str(path), sink)
+    _dump(str(path), sink, names)
 
 
 def nar_hash(path: Path) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shlex
 import signal
 import stat
 import subprocess
@@ -41,8 +42,11 @@ NETWORK_ENVIRONMENT = (
 )
 
 _children: set[int] = set()
-_children_lock = threading.Lock()
-_stopping = threading.Event()
+_children_lock = threading.RLock()  # the signal handler takes it in a thread that may hold it
+_stop = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+"""Readable once the user asked to stop, for good. No threading.Event: a handler must not take a lock to tell."""
+_asked = False
+"""The same, for those who ask at every file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ class Finished:
     argv: tuple[str, ...]
     status: int
     stdout: bytes
+
+    @property
+    def command(self) -> str:
+        """The command as a shell takes it."""
+        return shlex.join(self.argv)
 
 
 class CommandFailed(UserError):
@@ -63,16 +72,34 @@ class CommandFailed(UserError):
         self.finished = finished
 
 
-class Interrupted(UserError):
-    """The user asked to stop; running steps were ended."""
+class TimedOut(CommandFailed):
+    """A command that was killed, for it took too long."""
 
-    def __init__(self) -> None:
-        super().__init__("interrupted", hint="run the same command again: finished steps are kept")
+    def __init__(self, finished: Finished, seconds: float) -> None:
+        super().__init__(finished)
+        self.seconds = seconds
+        self.message = f"{Path(finished.argv[0]).name}: no end after {seconds:g} s"
+
+
+class Interrupted(BaseException):
+    """The user asked to stop; running steps were ended. As KeyboardInterrupt, nothing takes it for a failure."""
+
+
+_PATH = ("/usr/local/bin", "/usr/bin", "/bin", "/usr/sbin", "/sbin")
+
+
+def program_path() -> str:
+    """Where programs of the host are looked for: in the usual folders, then in those of the user's PATH.
+
+    NixOS, Guix and Homebrew have git in none of the usual ones.
+    """
+    named = os.environ.get("PATH", "").split(os.pathsep)
+    return os.pathsep.join(dict.fromkeys((*_PATH, *(each for each in named if each.startswith("/")))))
 
 
 def base_environment(home: Path) -> dict[str, str]:
-    """The environment of a child on the host side: fixed locale, zone and path, a home of our choice."""
-    return {"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(home), "LANG": "C.UTF-8", "TZ": "UTC0"}
+    """The environment of a child on the host side: fixed locale and zone, a home of our choice."""
+    return {"PATH": program_path(), "HOME": str(home), "LANG": "C.UTF-8", "TZ": "UTC0"}
 
 
 def network_environment(home: Path) -> dict[str, str]:
@@ -118,18 +145,52 @@ def _killed_with(other: int | None, pid: int) -> Iterator[None]:
         os.close(child)
 
 
+def _output(
+    process: subprocess.Popen[bytes], words: tuple[str, ...], stdin: bytes | None, seconds: float | None
+) -> bytes | None:
+    """What a child writes until it has ended. Raises TimedOut when it goes on, for the caller to kill it."""
+    try:
+        return process.communicate(stdin, seconds)[0]
+    except subprocess.TimeoutExpired:  # which has what was left of the seconds
+        raise TimedOut(Finished(words, -signal.SIGKILL, b""), seconds or 0.0) from None
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a child that was not waited for yet, and wait for it; not for others that may have its pipes."""
+    if process.returncode is None:
+        with process:
+            _kill(process.pid)
+
+
 def stop_children() -> None:
     """Kill every running child with its process group; later `run` calls refuse. For SIGINT and SIGTERM."""
-    _stopping.set()
+    global _asked  # noqa: PLW0603 - a signal's handler has nothing else to say it by
+    _asked = True
+    os.eventfd_write(_stop, 1)
     with _children_lock:
         for pid in _children:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+            _kill(pid)
+
+
+def stops_within(seconds: float) -> bool:
+    """Wait so long, or until the user asks to stop; whether that was asked."""
+    return bool(select.select([_stop], [], [], seconds)[0])
 
 
 def stopping() -> bool:
     """Whether the user asked to stop."""
-    return _stopping.is_set()
+    return _asked
+
+
+def go_on() -> None:
+    """Called in work of our own that takes long, where it may be left: raises Interrupted if the user asked to stop."""
+    if _asked:
+        raise Interrupted
 
 
 def run(
@@ -143,15 +204,15 @@ def run(
     capture: bool = False,
     check: bool = True,
     no_longer_than: int | None = None,
+    seconds: float | None = None,
 ) -> Finished:
     """Run a command to its end.
 
     `log` gets standard error, and standard output unless `capture` is set, which returns it instead.
-    When the process behind the pidfd `no_longer_than` ends, the command is killed.
-    Raises `CommandFailed` unless `check` is off, `Interrupted` when the user stopped the run.
+    When the process behind the pidfd `no_longer_than` ends, or after so many `seconds`, the command is killed.
+    Raises `CommandFailed` unless `check` is off, `TimedOut` then too, `Interrupted` when the user stopped the run.
     """
-    if _stopping.is_set():
-        raise Interrupted
+    go_on()
     words = tuple(str(word) for word in argv)
     sink = log if log is not None else subprocess.DEVNULL
     process = subprocess.Popen(
@@ -164,14 +225,22 @@ def run(
         pass_fds=pass_fds,
         process_group=0,
     )
-    with _registered(process), _killed_with(no_longer_than, process.pid):
-        if _stopping.is_set():
-            stop_children()
-        stdout, _ = process.communicate(stdin)
-    if _stopping.is_set():
-        raise Interrupted
+    try:
+        with _registered(process), _killed_with(no_longer_than, process.pid):
+            if stopping():
+                _kill(process.pid)
+            stdout = _output(process, words, stdin, seconds)
+    except BaseException:  # KeyboardInterrupt, where a command has the signals that Python starts with
+        _end(process)
+        raise
+    go_on()
     finished = Finished(words, process.returncode, stdout or b"")
-    if check and finished.status != 0:
+    return check_finished(finished) if check else finished
+
+
+def check_finished(finished: Finished) -> Finished:
+    """A command that ended well, as it came. Raises CommandFailed for any other."""
+    if finished.status != 0:
         raise CommandFailed(finished)
     return finished
 
@@ -199,7 +268,7 @@ def run_attached(argv: Sequence[str | Path], env: Mapping[str, str]) -> int:
             [str(word) for word in argv], env=dict(env), stdin=streams[0], stdout=streams[1], stderr=streams[2]
         )
     except OSError as error:
-        raise UserError(f"{argv[0]}: {error.strerror}", hint="./do build makes it") from None
+        raise UserError(f"{argv[0]}: {error.strerror}") from None
     copies = []
     if process.stdin is not None:
         write_end = os.dup(process.stdin.fileno())
@@ -226,4 +295,4 @@ def become(argv: Sequence[str | Path], env: Mapping[str, str]) -> NoReturn:
     try:
         os.execve(words[0], words, dict(env))
     except OSError as error:
-        raise UserError(f"{words[0]}: {error.strerror}", hint="./do build makes it") from None
+        raise UserError(f"{words[0]}: {error.strerror}") from None

@@ -6,13 +6,50 @@ import os
 import pwd
 import shutil
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[1]
 PATH = "/usr/bin:/bin"
 _PASSED_ON = ("PIP_CERT", "PIP_INDEX_URL", "SSL_CERT_FILE", "GOPROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY")
+
+
+def passed_on() -> dict[str, str]:
+    """The settings of this machine without which no registry may be reached."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a program said, the streams apart; `err` is empty where both were one."""
+
+    out: str
+    err: str
+
+
+def _tee(stream: IO[str], said: list[str]) -> None:
+    with stream:
+        for line in stream:
+            print(line, end="", flush=True)
+            said.append(line)
+
+
+def shown(process: subprocess.Popen[str], what: str, status: int) -> Said:
+    """The output of a started program, which is shown as it comes. Asserts its exit status."""
+    out: list[str] = []
+    err: list[str] = []
+    assert process.stdout is not None
+    if process.stderr is not None:
+        other = threading.Thread(target=_tee, args=(process.stderr, err))
+        other.start()
+    _tee(process.stdout, out)
+    if process.stderr is not None:
+        other.join()
+    assert process.wait() == status, f"{what}: exit status {process.returncode}:\n{''.join(out + err)}"
+    return Said("".join(out), "".join(err))
 
 
 @dataclass(frozen=True)
@@ -24,17 +61,18 @@ class Clone:
     user: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     umask: int = 0o022
+    before: tuple[str, ...] = ()
+    """Words that a command of this clone is started with."""
 
     def environment(self) -> dict[str, str]:
         """What `env -i` would leave, with the settings of this clone."""
-        kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-        return {"PATH": PATH, "HOME": str(self.home), **kept, **self.env}
+        return {"PATH": PATH, "HOME": str(self.home), **passed_on(), **self.env}
 
     def popen(self, *words: str) -> subprocess.Popen[str]:
         """Start `./do WORDS` in a session of its own."""
         record = pwd.getpwnam(self.user) if self.user else None
         return subprocess.Popen(
-            ["./do", *words],
+            [*self.before, "./do", *words],
             cwd=self.folder,
             env=self.environment(),
             umask=self.umask,
@@ -42,22 +80,18 @@ class Clone:
             group=record.pw_gid if record else None,
             extra_groups=[] if record else None,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
     def do(self, *words: str, status: int = 0) -> str:
-        """Run `./do WORDS`; its output, which is shown as it comes. Asserts its exit status."""
-        said = []
-        process = self.popen(*words)
-        assert process.stdout is not None
-        with process.stdout:
-            for line in process.stdout:
-                print(line, end="", flush=True)
-                said.append(line)
-        assert process.wait() == status, f"./do {' '.join(words)}: exit status {process.returncode}:\n{''.join(said)}"
-        return "".join(said)
+        """Run `./do WORDS`; what it told people, which is shown as it comes. Asserts its exit status."""
+        return shown(self.popen(*words), f"./do {' '.join(words)}", status).err
+
+    def result(self, *words: str) -> str:
+        """Run `./do WORDS`; what it was asked for."""
+        return shown(self.popen(*words), f"./do {' '.join(words)}", 0).out
 
     def steps(self, *words: str) -> dict[str, str]:
         """Run `./do build WORDS`; the steps that ran, each with its reason."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sandkube import lock, plan, spec
-from sandkube.lock import File, Module, Pin
-from sandkube.plan import Plan
+from sandkube.build import lock, plan, spec
+from sandkube.build.lock import File, Module, Pin
+from sandkube.build.plan import Plan
 
 RECIPES: Mapping[str, str] = {
     "go": """\
@@ -100,7 +101,7 @@ images = ["picture"]
 [build]
 kind = "rootfs"
 install = [{from = "images", path = ".", to = "images"}, {from = "words", path = "w", to = "usr/w"}]
-directories = [{path = "tmp", mode = "1777"}, {path = "var"}]
+directories = [{path = "tmp"}, {path = "var"}]
 links = {a = "b", c = "d"}
 applets = "bin"
 """,
@@ -109,9 +110,41 @@ applets = "bin"
 kind = "bundle"
 rootfs = "rootfs"
 """,
+    "zstd": """\
+source = "local:native/hello"
+
+[build]
+kind = "tree"
+""",
+    "archive": """\
+optional = true
+
+[build]
+kind = "tar"
+tree = "rootfs"
+name = "rootfs.tar"
+""",
+    "packed": """\
+[build]
+kind = "packed"
+trees = ["bundle", "rootfs"]
+""",
+    "wheel": """\
+source = "local:native/hello"
+
+[build]
+kind = "wheel"
+name = "hello"
+version = "1.0"
+summary = "Says hello."
+modules = ["*.py"]
+payload = "packed"
+program = "hello.main:main"
+""",
 }
 FILES: Mapping[str, str] = {
     "native/files/etc/hosts": "127.0.0.1 localhost\n",
+    "native/hello/hello.py": "print('hello')\n",
     "native/files/bin/hello": "#!/bin/sh\necho hello\n",
     "native/imagestore/go.mod": "module imagestore\n\ngo 1.26\n",
     "native/imagestore/main.go": 'package main\n\nimport "fmt"\n\nfunc main() { fmt.Println() }\n',
@@ -129,29 +162,40 @@ def number(word: str) -> str:
     return hashlib.sha256(word.encode()).hexdigest()
 
 
+def go_sum(word: str) -> str:
+    """A sum as in go.sum that stands for that of something."""
+    return f"h1:{base64.b64encode(hashlib.sha256(word.encode()).digest()).decode()}"
+
+
 def _module(path: str, version: str, *, whole: bool = True) -> Module:
-    return Module(path, version, f"h1:zip-of-{path}=" if whole else None, f"h1:mod-of-{path}=")
+    return Module(path, version, go_sum(f"zip of {path}") if whole else None, go_sum(f"mod of {path}"))
 
 
-def _file(name: str, pool: str = "") -> tuple[File, ...]:
-    return (File(name, number(name), len(name), pool),)
+def _file(name: str) -> tuple[File, ...]:
+    return (File(name, number(name), len(name)),)
+
+
+def _debian(name: str) -> tuple[File, ...]:
+    return (File(name, number(name), len(name), f"pool/main/{name}", "bookworm", "main", number(name)[:40]),)
 
 
 PINS: Mapping[str, Pin] = {
-    "go": Pin("", h1="h1:go=", mod="h1:go-mod="),
+    "go": Pin("", h1=go_sum("go"), mod=go_sum("go.mod of go")),
     "zig": Pin("", files=_file("compiler-1.2-py3-none-any.whl")),
-    "busybox": Pin("", files=_file("busybox-static_1.2-3+b1_amd64.deb", "pool/main/b/busybox/busybox.deb")),
+    "busybox": Pin("", files=_debian("busybox-static_1.2-3+b1_amd64.deb")),
     "words": Pin("", files=_file("words-1.tar.gz")),
     "pages": Pin(
         "", commit="0123456789012345678901234567890123456789", tree="9876543210987654321098765432109876543210"
     ),
     "files": Pin(""),
-    "filter": Pin("", files=_file("filter_1.2.orig.tar.xz") + _file("filter_1.2-3.debian.tar.xz")),
+    "zstd": Pin(""),
+    "wheel": Pin(""),
+    "filter": Pin("", files=_debian("filter_1.2.orig.tar.xz") + _debian("filter_1.2-3.debian.tar.xz")),
     "imagestore": Pin("", modules=(_module("example.org/database", "v1.0.0"),)),
     "runtime": Pin(
         "",
-        h1="h1:runtime=",
-        mod="h1:runtime-mod=",
+        h1=go_sum("runtime"),
+        mod=go_sum("go.mod of runtime"),
         modules=(
             _module("example.org/Asked", "v0.0.0-20200101000000-012345678901", whole=False),
             _module("example.org/dependency", "v2.0.0+incompatible"),
@@ -174,7 +218,7 @@ def project(root: Path, *, retype: Callable[[str], str] = same) -> Path:
         path.chmod(path.stat().st_mode | (0o100 if name in PROGRAMS else 0))
     (root / "recipes").mkdir()
     for name, text in RECIPES.items():
-        (root / "recipes" / f"{name}.toml").write_text(retype(text))
+        (root / "recipes" / f"{name}.toml").write_text(retype(f'description = "What {name} is for."\n{text}'))
     loaded = plan.load(root)
     pins = {}
     for one in spec.pinned(loaded.recipes):

@@ -184,7 +184,8 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[_Server]:
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[_Server]:
+    """Serve on a free port of loopback."""
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -205,7 +206,7 @@ def file_server(files: Mapping[str, bytes] | None = None) -> Iterator[Served]:
         pass
 
     Handler.served = served
-    with _running(Handler) as server:
+    with running(Handler) as server:
         served.port = server.server_port
         try:
             yield served
@@ -253,7 +254,7 @@ def git_server(folder: Path, *, failing: list[int] | None = None) -> Iterator[st
             self.end_headers()
             self.wfile.write(rest)
 
-    with _running(Handler) as server:
+    with running(Handler) as server:
         yield f"http://127.0.0.1:{server.server_port}"
 
 

@@ -192,12 +192,30 @@ static void on_seccomp(struct thread *thread)
 		start_mapping(thread);
 }
 
+/*
+ * Whether a thread stands in the call that we have changed. It does not where another thread's execve(2) replaced it just
+ * before we let it go on, so that nothing was told of that: then a new program is in a call of its own.
+ */
+static bool is_ours(const struct thread *thread, const struct user_regs_struct *now)
+{
+	if (now->rip != thread->asked.rip)
+		return false;
+	if (thread->state == MAPPING)
+		return now->rsi == MARK + PATH_SIZE;
+	return (thread->call->folder ? now->rsi : now->rdi) == thread->page + MARK;
+}
+
 /* The stops at entry and exit of a call that we let go on from its seccomp stop. */
 static void on_call(struct thread *thread)
 {
 	struct user_regs_struct regs;
 	stops += every;
 	if (thread->state == FREE || !get_registers(thread, &regs)) {
+		resume(thread, false, 0);
+		return;
+	}
+	if (!is_ours(thread, &regs)) {
+		on_new_program(thread);
 		resume(thread, false, 0);
 		return;
 	}

@@ -100,15 +100,20 @@ void forget(pid_t tid)
 		}
 }
 
+void on_new_program(struct thread *thread)
+{
+	leave_process(thread); /* a parent that waits in vfork(2) has the old memory still */
+	thread->fresh = false;
+	thread->state = FREE;
+	thread->entered = false;
+}
+
 void on_exec(struct thread *thread)
 {
 	unsigned long former = 0;
 	if (ptrace(PTRACE_GETEVENTMSG, thread->tid, 0, &former) == 0 && (pid_t)former != thread->tid)
 		forget((pid_t)former);
-	leave_process(thread); /* a parent that waits in vfork(2) has the old memory still */
-	thread->fresh = false;
-	thread->state = FREE;
-	thread->entered = false;
+	on_new_program(thread);
 }
 
 void share_process(struct thread *child, struct thread *parent)

@@ -55,6 +55,9 @@ void share_process(struct thread *child, struct thread *parent);
 /* A page that an ended thread has left, if there is one. */
 void take_page(struct thread *thread);
 
+/* The process has new memory, and nothing of a call of the old one is left. */
+void on_new_program(struct thread *thread);
+
 /* At the stop of execve(2): the process has new memory; of its threads only the one with the process's id is left. */
 void on_exec(struct thread *thread);
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +20,9 @@ import (
 	"sandkube/node/components"
 	"sandkube/node/services"
 )
+
+// claimed is a name that a node in place has as long as it lives, one in a network.
+const claimed = "@sandkube-node"
 
 // tenant is a node that is not its sandbox's first process: it cleans up after itself, and tells whoever
 // started it how it went.
@@ -58,6 +62,7 @@ func (n *node) settle(options options) error {
 		<-signals
 		n.once.Do(func() {
 			n.tenant.leave()
+			n.tenant.tell("failed: node: it was stopped while it started")
 			os.Exit(0)
 		})
 	}()
@@ -67,7 +72,7 @@ func (n *node) settle(options options) error {
 // settle makes sure that this is the only node in its network, whose addresses it takes away at its end, and that nobody
 // has the API's port of the loopback: the API server would listen beside it, on all addresses, and get no request.
 func (t *tenant) settle(options options) error {
-	claim, err := net.Listen("unix", "@sandkube-node") // as long as this process lives, and in this network only
+	claim, err := net.Listen("unix", claimed)
 	if err != nil {
 		return errors.New("another node runs in this sandbox already")
 	}
@@ -130,7 +135,7 @@ func (t *tenant) leave() {
 // this process.
 func killDescendants() {
 	for {
-		pids := descendants(os.Getpid())
+		pids := below(os.Getpid())
 		if len(pids) == 0 {
 			return
 		}
@@ -142,8 +147,8 @@ func killDescendants() {
 	}
 }
 
-// descendants lists the processes below one, zombies of others left out.
-func descendants(of int) []int {
+// below lists the processes below some, zombies of others left out.
+func below(of ...int) []int {
 	children := map[int][]int{}
 	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, path := range paths {
@@ -158,12 +163,12 @@ func descendants(of int) []int {
 			continue
 		}
 		parent, _ := strconv.Atoi(fields[1])
-		if fields[0] != "Z" || parent == of {
+		if fields[0] != "Z" || slices.Contains(of, parent) {
 			children[parent] = append(children[parent], pid)
 		}
 	}
 	var all []int
-	for next := []int{of}; len(next) > 0; next = next[1:] {
+	for next := slices.Clone(of); len(next) > 0; next = next[1:] {
 		all = append(all, children[next[0]]...)
 		next = append(next, children[next[0]]...)
 	}

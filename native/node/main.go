@@ -3,6 +3,7 @@
 //	sandkube-node [--fix NAME=VALUE ...]           be the node
 //	sandkube-node --in-place [...]                 be it beside others in a sandbox; native/starter starts it
 //	sandkube-node doctor [--json] [--fix ...]      print what this sandbox lacks and what would be done about it
+//	sandkube-node sweep ROOT                       end what a node in place left that was killed; native/starter starts it
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -63,6 +64,11 @@ func main() {
 		bootNode(options)
 	case "doctor":
 		if err := doctor(options, *asJSON); err != nil {
+			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
+			os.Exit(1)
+		}
+	case "sweep":
+		if err := sweep(flags.Arg(1)); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}

@@ -78,7 +78,16 @@ func newNode(started time.Time) *node {
 		}
 	})
 	catchLogs(n.sink.Current("node"))
+	klog.OsExit = n.exited
+	logrus.StandardLogger().ExitFunc = n.exited
 	return n
+}
+
+// exited is called in place of os.Exit by the loggers of libraries, on behalf of the component that has the goroutine:
+// it ends as one does that returns. (The kubelet's own calls of os.Exit go this way by a patch.)
+func (n *node) exited(status int) {
+	component := n.sink.Running("node")
+	n.fail(component, fmt.Errorf("it exited with status %d: %s", status, n.sink.Complaint(component)))
 }
 
 // bootNode prepares the sandbox and starts everything. It does not return.
@@ -102,7 +111,7 @@ func bootNode(options options) {
 			runtime.UnlockOSThread() // see main
 			return err
 		}},
-		{"mounts", func() error { return boot.Mounts(n.plan) }},
+		{"mounts", func() error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }},
 		{"settings", func() error { return errors.Join(boot.Settings(n.plan), n.configure()) }},
 		{"network", func() error { return boot.Network(boot.Device(n.plan), boot.NodeAddress, components.DNSAddress) }},
 		{"images", n.images},
@@ -140,6 +149,14 @@ func (n *node) configure() error {
 		os.WriteFile(planFile, plan, 0o600),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
+}
+
+// clear removes the cgroups that a node in place left which was killed.
+func (n *node) clear() error {
+	if n.tenant == nil {
+		return nil
+	}
+	return boot.LeaveCgroups()
 }
 
 func (n *node) images() error {
@@ -279,7 +296,12 @@ func (n *node) kubernetes(containerd <-chan struct{}) {
 	}
 	n.stages.Reached("roles")
 	n.component("scheduler", func() error { return kubernetes.Scheduler(n.ctx) })
-	n.component("controller-manager", func() error { return kubernetes.ControllerManager(n.ctx) })
+	n.component("controller-manager", func() error {
+		if err := components.APIHealthy(n.ctx, admin); err != nil {
+			return err
+		}
+		return kubernetes.ControllerManager(n.ctx)
+	})
 	n.component("services", func() error {
 		address := netip.MustParseAddr(boot.NodeAddress)
 		return services.Run(n.ctx, n.client(pki.Services), boot.Device(n.plan), address, n.reached("services", nil))

@@ -1,5 +1,6 @@
 /*
  * userns: runs a program as root of a user namespace of its own, with a mount and a network namespace that belong to it.
+ * And it does for native/starter what a shell cannot: it tries what a node needs, has cgroups writable, locks.
  *
  * For a root who may not mount, in a sandbox that lets everybody make user namespaces: inside of one there is the right
  * to mount, to set up networks, and to make more namespaces. User and group numbers stay what they are. The network
@@ -17,36 +18,20 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { OWN_ERROR = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127 };
+#include "cgroups.h"
+#include "fail.h"
+#include "trial.h"
+
 enum { CONNECTIONS = 128 };
-
-/*
- * user_namespaces(7): each number stands for itself. All but the last, since runc and containerd take a namespace that
- * maps all 4294967295 for the first one, and must not: in this one there are no device filters and no device files.
- */
-static const char everyone[] = "0 0 4294967294\n";
-
-/* Says what failed and why, and ends this process. */
-static _Noreturn void fail(const char *text, ...)
-{
-	va_list arguments;
-	int error = errno;
-	va_start(arguments, text);
-	fputs("userns: ", stderr);
-	vfprintf(stderr, text, arguments);
-	fprintf(stderr, ": %s\n", strerror(error));
-	va_end(arguments);
-	exit(OWN_ERROR);
-}
 
 static _Noreturn void misuse(const char *text)
 {
@@ -54,13 +39,27 @@ static _Noreturn void misuse(const char *text)
 	exit(OWN_ERROR);
 }
 
+/*
+ * user_namespaces(7): each number stands for itself, as far as there are numbers here. Where these are all 4294967295 the
+ * last one is left out: runc and containerd take a namespace that maps them all for the first one, and must not, since in
+ * this one there are no device filters and no device files.
+ */
 static void write_map(pid_t pid, const char *name)
 {
-	char path[64];
+	char path[64], text[4096];
+	unsigned long first, outside, length, whole = 4294967295;
+	int used = 0;
+	snprintf(path, sizeof path, "/proc/self/%s", name);
+	FILE *own = fopen(path, "re");
+	if (!own)
+		fail("%s", path);
+	while (used < (int)sizeof text - 64 && fscanf(own, "%lu %lu %lu", &first, &outside, &length) == 3)
+		used += sprintf(text + used, "%lu %lu %lu\n", first, first, length == whole ? length - 1 : length);
+	fclose(own);
 	snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
 	int file = open(path, O_WRONLY | O_CLOEXEC);
-	if (file < 0 || write(file, everyone, strlen(everyone)) < 0)
-		fail("%s, which takes CAP_SETUID, CAP_SETGID and CAP_SETFCAP", path);
+	if (file < 0 || write(file, text, (size_t)used) < 0)
+		fail("%s, which takes CAP_SETUID, CAP_SETGID and CAP_SETFCAP", name);
 	close(file);
 }
 
@@ -73,6 +72,7 @@ static void enter(void)
 	int gate[2], status;
 	char byte;
 	pid_t self = getpid();
+	bool serve = cgroups_serve("/");
 	if (pipe2(gate, O_CLOEXEC) != 0)
 		fail("pipe");
 	pid_t child = fork();
@@ -88,7 +88,7 @@ static void enter(void)
 	}
 	close(gate[0]);
 	if (unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET) != 0)
-		fail("no user namespace");
+		fail(errno == ENOSPC ? "no user namespace (user.max_user_namespaces allows none)" : "no user namespace");
 	if (write(gate[1], "", 1) != 1)
 		fail("pipe");
 	close(gate[1]);
@@ -97,6 +97,8 @@ static void enter(void)
 			fail("waitpid");
 	if (status != 0)
 		exit(OWN_ERROR); /* the child said why */
+	if (!serve) /* it gives the right to mount them anew; without it they stay as they are */
+		(void)unshare(CLONE_NEWCGROUP);
 }
 
 /* Listens on a port of 127.0.0.1 with the given descriptor, which the program inherits. */
@@ -131,16 +133,61 @@ static bool number(const char *text, char end, long limit, int *value, const cha
 
 static const char usage[] =
 	"Usage: userns [--listen DESCRIPTOR:PORT] [--] PROGRAM [ARGUMENT ...]\n"
+	"       userns --try=apart|here FOLDER\n"
+	"       userns --cgroups ROOT\n"
+	"       userns --lock DESCRIPTOR\n"
 	"Runs a program as root of a user namespace, with a mount and a network namespace of its own.\n\n"
 	"  --listen DESCRIPTOR:PORT  pass on a socket that listens on this port of the loopback that is left\n"
+	"  --try=apart FOLDER        run nothing: try what a node does there, tell what is refused; nothing is left of it\n"
+	"  --try=here FOLDER         the same in a mount namespace only\n"
+	"  --cgroups ROOT            run nothing: make cgroups below ROOT/sys/fs/cgroup writable in this mount namespace\n"
+	"  --lock DESCRIPTOR         run nothing: lock what whoever starts this has open there, or fail: somebody else has it locked\n"
 	"  --help\n\n"
 	"Exit status: the program's; 125 an error here; 126 the program cannot be executed; 127 there is none.\n";
 
+/* As what this was called for. */
+enum job { RUN, TRY_APART, TRY_HERE, CGROUPS };
+
+static enum job trial(const char *where)
+{
+	prefix = "";
+	if (strcmp(where, "apart") == 0)
+		return TRY_APART;
+	if (strcmp(where, "here") == 0)
+		return TRY_HERE;
+	prefix = "userns: ";
+	misuse("--try wants apart or here");
+}
+
+static int run(char **words)
+{
+	enter();
+	execvp(words[0], words);
+	int error = errno;
+	fprintf(stderr, "userns: %s: %s\n", words[0], strerror(error));
+	return error == ENOENT ? NOT_FOUND : NOT_EXECUTABLE;
+}
+
+static int try(enum job job, const char *folder)
+{
+	if (job == TRY_APART)
+		enter();
+	else if (unshare(CLONE_NEWNS) != 0)
+		fail("no mount namespace");
+	try_all(folder);
+	return 0;
+}
+
 int main(int count, char **words)
 {
-	static const struct option options[] = {
-		{"listen", required_argument, NULL, 'l'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = {{"listen", required_argument, NULL, 'l'},
+						{"try", required_argument, NULL, 't'},
+						{"cgroups", no_argument, NULL, 'c'},
+						{"lock", required_argument, NULL, 'k'},
+						{"help", no_argument, NULL, 'h'},
+						{NULL, 0, NULL, 0}};
 	int descriptor, port;
+	enum job job = RUN;
 	for (int option; (option = getopt_long(count, words, "+", options, NULL)) != -1;) {
 		const char *rest = optarg;
 		switch (option) {
@@ -149,6 +196,16 @@ int main(int count, char **words)
 				misuse("--listen wants DESCRIPTOR:PORT");
 			listen_at(descriptor, port);
 			break;
+		case 't':
+			job = trial(optarg);
+			break;
+		case 'c':
+			job = CGROUPS;
+			break;
+		case 'k':
+			if (!number(rest, '\0', 1 << 20, &descriptor, &rest))
+				misuse("--lock wants DESCRIPTOR");
+			return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : OWN_ERROR;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -157,11 +214,14 @@ int main(int count, char **words)
 			return OWN_ERROR;
 		}
 	}
+	if (job != RUN && count != optind + 1)
+		misuse("one folder is wanted");
 	if (optind == count)
 		misuse("no program is named");
-	enter();
-	execvp(words[optind], words + optind);
-	int error = errno;
-	fprintf(stderr, "userns: %s: %s\n", words[optind], strerror(error));
-	return error == ENOENT ? NOT_FOUND : NOT_EXECUTABLE;
+	if (job == RUN)
+		return run(words + optind);
+	if (job != CGROUPS)
+		return try(job, words[optind]);
+	make_cgroups_serve(words[optind]);
+	return 0;
 }

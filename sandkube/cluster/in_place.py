@@ -1,6 +1,6 @@
 """The node without a sandbox of its own: a folder with its root file system and the script that starts it.
 
-    FOLDER/sandkube    native/starter/sandkube: start, stop, kubectl, shell
+    FOLDER/sandkube    the script (native/starter), which the file system carries: start, stop, kubectl, shell
     FOLDER/rootfs/     the node's file system
     FOLDER/state/      process, kubeconfig, logs; made by the script
 
@@ -9,38 +9,49 @@ The folder is used where it is made (`run-cluster --in-place`) or carried elsewh
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from sandkube import tree
+from sandkube.cluster.deadline import TRIAL
+from sandkube.errors import UserError
+from sandkube.run import base_environment, run
 
 KIND = "in-place"
 SCRIPT = "sandkube"
 NAME = "sandkube-node"
-SOURCE = Path(__file__).resolve().parents[2] / "native/starter" / SCRIPT
 API_PORT = 6443
 
 
-def make(bundle: Path, folder: Path, *, linked: bool) -> None:
-    """Fill a new folder. `linked`: with hard links to the store's files, which must not be written to then."""
+def script(bundle: Path) -> Path:
+    """The script, as it comes with the node."""
+    return (bundle / "rootfs").resolve() / "usr/share/sandkube/starter"
+
+
+def check(bundle: Path, arguments: Sequence[str]) -> None:
+    """Have the script try what a node does, before anything is made. Raises UserError, in its words."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as said:
+        (Path(folder) / "rootfs").symlink_to(bundle / "rootfs")
+        words = [shutil.copy(script(bundle), Path(folder) / SCRIPT), "try", *arguments]
+        done = run(words, env=base_environment(Path("/root")), cwd=Path("/"), log=said, check=False, seconds=TRIAL)
+        said.seek(0)
+        if done.status != 0:
+            raise UserError(said.read().decode(errors="replace").strip().removeprefix(f"{SCRIPT}: "))
+
+
+def places(bundle: Path) -> Mapping[str, Path]:
+    """What the folder holds, by its names in an archive."""
+    return {f"{NAME}/rootfs": (bundle / "rootfs").resolve(), f"{NAME}/{SCRIPT}": script(bundle)}
+
+
+def make(bundle: Path, folder: Path) -> None:
+    """Fill a new folder."""
     folder.mkdir(mode=0o755)
-    shutil.copytree(
-        bundle / "rootfs", folder / "rootfs", symlinks=True, copy_function=_link if linked else shutil.copy2
-    )
-    shutil.copy(SOURCE, folder / SCRIPT)
-    if not linked:
-        for each in ((folder / "rootfs"), *(folder / "rootfs").rglob("*")):
-            if not each.is_symlink():
-                each.chmod(each.stat().st_mode | 0o200)
-
-
-def _link(source: str, target: str) -> None:
-    """A hard link; a copy on another file system."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(source, target, follow_symlinks=False)
+    tree.copy((bundle / "rootfs").resolve(), ".", folder, "rootfs")
+    shutil.copy(script(bundle), folder / SCRIPT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ LIMIT = 16 << 20
 """Bytes kept of one component, in two files."""
 LAST = 20
 _COMPONENT = re.compile(rb"[a-z][a-z0-9-]{0,40}")
+_ERROR = re.compile(rb"[EF]\d{4} |.*\blevel=(error|fatal)\b")
+"""Lines of klog and of logrus."""
 
 
 class Logs:
@@ -27,6 +29,8 @@ class Logs:
         self._limit = limit
         self._files: dict[str, IO[bytes]] = {}
         self._last: deque[str] = deque(maxlen=LAST)
+        self._tails: dict[str, deque[str]] = {}
+        self._wrong = ""
         folder.mkdir(exist_ok=True)
 
     def write(self, line: bytes) -> None:
@@ -36,6 +40,11 @@ class Logs:
             component, text = b"sandbox", line.rstrip(b"\n")
         if component in (b"sandbox", b"node"):
             self._last.append(text.decode(errors="replace"))
+        else:
+            name = component.decode()
+            self._tails.setdefault(name, deque(maxlen=LAST)).append(text.decode(errors="replace"))
+            if _ERROR.match(text):
+                self._wrong = name
         with suppress(OSError):
             self._append(component.decode(), text + b"\n")
 
@@ -57,6 +66,10 @@ class Logs:
     def last(self) -> list[str]:
         """The last lines that belong to no component."""
         return list(self._last)
+
+    def complaint(self) -> list[str]:
+        """The last lines of the component that was the last one to log an error, with its name."""
+        return [f"{self._wrong}: {line}" for line in self._tails.get(self._wrong, ())]
 
 
 def components(folder: Path) -> list[str]:

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 from sandkube import log
+from sandkube.cluster.processes import opened
+from sandkube.decode import decoded, looks_like
+from sandkube.documents import parse_json, read_file
 from sandkube.errors import UserError
+from sandkube.files import locked, make_folder
+from sandkube.shapes import matching
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STATE = "state.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+Phase = Annotated[str, matching("starting, running, failed or stopped", "starting|running|failed|stopped")]
+Count = Annotated[int, looks_like("a number from 0 on", lambda value: value >= 0)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +36,22 @@ class State:
     (field 22 of proc(5)'s stat), which together with the boot's id tells it from a later process with its number.
     """
 
-    phase: str
-    pid: int
-    born: int
+    phase: Phase
+    pid: Count
+    born: Count
     boot: str
     container: str
     created: float
-    port: int = 0
+    port: Count = 0
     reason: str = ""
 
     def alive(self) -> bool:
-        """Whether the supervisor runs."""
+        """Whether the supervisor runs. To tell, not to act on it: `opened` is for that."""
         return self.boot == boot_id() and birth(self.pid) == self.born
+
+    def opened(self) -> contextlib.AbstractContextManager[int | None]:
+        """A pidfd of the supervisor, None if it does not run."""
+        return opened(self.pid, self.alive)
 
     def moved(self, **changes: str | int) -> State:
         """The state after a change."""
@@ -96,8 +109,8 @@ class Place:
     def read(self) -> State | None:
         """The recorded state; None when there is none, or it is damaged."""
         try:
-            return State(**json.loads((self.folder / STATE).read_text()))
-        except (OSError, ValueError, TypeError):
+            return decoded(State, parse_json(read_file(self.folder / STATE, STATE)), STATE)
+        except (UserError, ValueError):
             return None
 
     def write(self, state: State) -> None:
@@ -122,26 +135,17 @@ class Place:
     @contextlib.contextmanager
     def supervisor(self) -> Iterator[int]:
         """A pidfd of the supervisor. Raises UserError if it does not run."""
-        state = needs_running(self)
-        try:
-            descriptor = os.pidfd_open(state.pid)
-        except ProcessLookupError:
-            raise _not_running(self) from None
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        with needs_running(self).opened() as supervisor:
+            if supervisor is None:
+                raise _not_running(self)
+            yield supervisor
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Keep others from starting or stopping the cluster."""
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with (self.folder.parent / f".{self.name}.lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.say(f"waiting for another command that starts or stops cluster {self.name}")
-                fcntl.flock(file, fcntl.LOCK_EX)
+        make_folder(self.folder.parent)
+        waiting = f"waiting for another command that starts or stops cluster {self.name}"
+        with locked(self.folder.parent / f".{self.name}.lock", waits=lambda: log.say(waiting)):
             yield
 
 

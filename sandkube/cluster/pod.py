@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import tempfile
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sandkube.cluster.deadline import LONGEST, NEVER, Deadline
 from sandkube.cluster.place import Place, needs_running
 from sandkube.errors import UserError
-from sandkube.run import CommandFailed, Finished, base_environment, run
+from sandkube.run import CommandFailed, Finished, TimedOut, base_environment, run
 
 NAME = "test-100-final"
+_PATIENCE = 120.0  # seconds
+_ANSWER = 10.0  # seconds that kubectl has beyond a deadline, to say what it waited for
 POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -37,6 +41,8 @@ class Kubectl:
 
     program: Path
     place: Place
+    deadline: Deadline = NEVER
+    """It is killed after that."""
 
     def argv(self, *words: str) -> list[str]:
         """The command line."""
@@ -49,7 +55,8 @@ class Kubectl:
 
     def __call__(self, *words: str, stdin: bytes | None = None) -> Finished:
         """Run it to its end. Raises UserError with what it said."""
-        with tempfile.TemporaryFile() as log, self.place.supervisor() as supervisor:
+        left = self.deadline.left()
+        with tempfile.TemporaryFile(dir=self.place.folder) as log, self.place.supervisor() as supervisor:
             try:
                 return run(
                     self.argv(*words),
@@ -59,7 +66,13 @@ class Kubectl:
                     stdin=stdin,
                     capture=True,
                     no_longer_than=supervisor,
+                    seconds=None if left is None else left + _ANSWER,
                 )
+            except TimedOut as error:
+                raise UserError(
+                    f"kubectl {' '.join(words[:2])}: cluster {self.place.name} gave no answer in {error.seconds:.0f} s",
+                    hint=f"./do logs --name {self.place.name} apiserver shows more; --timeout gives it longer",
+                ) from None
             except CommandFailed:
                 needs_running(self.place)
                 log.seek(0)
@@ -82,13 +95,22 @@ def _present(kubectl: Kubectl) -> bool:
     return False
 
 
-def apply(kubectl: Kubectl, *, fresh: bool, timeout: int = 120) -> str:
-    """Have the pod Running and ready; returns the table of `kubectl get pods`. `fresh`: nobody can have made it yet."""
+def apply(kubectl: Kubectl, *, fresh: bool, deadline: Deadline | None = None) -> str:
+    """Have the pod Running and ready, within two minutes if there is no deadline; returns the table of `get pods`.
+
+    `fresh`: nobody can have made it yet. Raises UserError with the pod's events.
+    """
+    kubectl = replace(kubectl, deadline=deadline or Deadline(_PATIENCE))
     if fresh or not _present(kubectl):
         kubectl("create", "--validate=false", "--filename=-", stdin=json.dumps(POD).encode())
     try:
-        kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", f"--timeout={timeout}s")
+        left = kubectl.deadline.left()
+        patience = f"{LONGEST if left is None else left:.3f}s"
+        kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", f"--timeout={patience}")
     except UserError as error:
-        events = kubectl("get", "events", "--field-selector", f"involvedObject.name={NAME}").stdout
-        raise UserError(f"{error.message}\n{events.decode(errors='replace').rstrip()}", hint=error.hint) from None
+        events = b""
+        with suppress(UserError):
+            events = kubectl("get", "events", "--field-selector", f"involvedObject.name={NAME}").stdout
+        said = f"{error.message}\n{events.decode(errors='replace')}".rstrip()
+        raise UserError(said, hint=error.hint) from None
     return kubectl("get", "pods", "--output=wide").stdout.decode().rstrip()

@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandkube import tree
 from sandkube.cluster import in_place
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.place import Place
 from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
+from sandkube.decode import Fault, decoded
+from sandkube.documents import parse_json, read_file
 from sandkube.errors import UserError
 
 _FILE = "programs.json"
 _BUNDLE = "bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What `prepare` wrote and `sandbox` reads."""
+
+    runsc: str
+    kind: str
+    arguments: tuple[str, ...]
+
+    def faults(self) -> Iterator[Fault]:
+        """A kind of sandbox that there is not."""
+        if self.kind not in (*KINDS, in_place.KIND):
+            yield ("kind",), f"there is no sandbox {self.kind!r}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,32 +51,42 @@ class Programs:
         found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": self.arguments}
         place.write_file(_FILE, json.dumps(found))
         if self.kind == in_place.KIND:
-            in_place.make(self.bundle, place.folder / in_place.NAME, linked=False)
+            in_place.make(self.bundle, place.folder / in_place.NAME)
             return
         folder = place.folder / _BUNDLE
         folder.mkdir(mode=0o700)
         spec: dict[str, Any] = json.loads((self.bundle / "config.json").read_text())
-        root = self.bundle / spec["root"]["path"]
+        root = (self.bundle / spec["root"]["path"]).resolve()
         if KINDS[self.kind].copied:
-            shutil.copytree(root, folder / "rootfs", symlinks=True)
+            tree.copy(root, ".", folder, "rootfs")
             root = folder / "rootfs"
-            for each in (root, *root.rglob("*")):
-                if not each.is_symlink():
-                    each.chmod(each.stat().st_mode | 0o200)
         spec["root"]["path"] = str(root)
         spec["process"]["args"] += self.arguments
         (folder / "config.json").write_text(json.dumps(spec))
 
 
+def _read(place: Place) -> Written | None:
+    """What was written; None when it is damaged."""
+    try:
+        return decoded(Written, parse_json(read_file(place.folder / _FILE, _FILE)), _FILE)
+    except (UserError, ValueError):
+        return None
+
+
 def sandbox(place: Place, container: str) -> Sandbox | InPlace:
     """Where a cluster that was prepared runs. Raises UserError when its folder is damaged."""
-    try:
-        found = json.loads((place.folder / _FILE).read_text())
-        if found["kind"] == in_place.KIND:
-            return InPlace(place.folder / in_place.NAME, tuple(found["arguments"]))
-        return Sandbox(Path(found["runsc"]), place.runsc, container, found["kind"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}") from None
+    found = _read(place)
+    if found is None:
+        raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}")
+    if found.kind == in_place.KIND:
+        return InPlace(place.folder / in_place.NAME, found.arguments)
+    return Sandbox(Path(found.runsc), place.runsc, container, found.kind)
+
+
+def kind_of(place: Place) -> str:
+    """The kind of sandbox of a cluster that was prepared; "" when its folder is damaged."""
+    found = _read(place)
+    return found.kind if found else ""
 
 
 def bundle(place: Place) -> Path:

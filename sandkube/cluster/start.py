@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import stop
+from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
-from sandkube.cluster.place import Place
-from sandkube.cluster.programs import Programs
-from sandkube.cluster.sandbox import NO_SANDBOX
+from sandkube.cluster.place import Place, State, boot_id
+from sandkube.cluster.processes import memory_limit, opened
+from sandkube.cluster.programs import Programs, kind_of
+from sandkube.cluster.progress import Progress, last_lines
+from sandkube.cluster.sandbox import KINDS, NO_SANDBOX
 from sandkube.errors import UserError
+from sandkube.files import relink
 from sandkube.run import base_environment
 
-MEMORY_NEEDED = 600 << 20  # bytes; a node with one pod takes about half of it
+MEMORY_NEEDED = 480 << 20  # bytes; a node with one pod takes about 400 MB, and 512 MB were tried
 _OWN_LOG = "supervisor.log"
 _OTHER_PORT = "choose another with --port, or leave it out for a free one"
 _NAMESPACES = (
-    "allow user namespaces, as root: sysctl -w user.max_user_namespaces=10000, and where they exist "
-    "kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0; or run as root"
+    "--sandbox confined needs none; to allow them, as root of the machine: sysctl -w user.max_user_namespaces=10000, "
+    "and where they exist kernel.unprivileged_userns_clone=1 and kernel.apparmor_restrict_unprivileged_userns=0"
 )
 
 
@@ -38,6 +44,12 @@ class NodeFailed(UserError):
 
 
 def _check_memory() -> None:
+    limit = memory_limit()
+    if limit and limit < MEMORY_NEEDED:
+        raise UserError(
+            f"{limit >> 20} MB is all the memory that this container may use; a node needs {MEMORY_NEEDED >> 20} MB",
+            hint=f"give it more: docker run --memory {MEMORY_NEEDED >> 20}m, memory.max of its control group",
+        )
     found = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     if found and int(found.group(1)) << 10 < MEMORY_NEEDED:
         raise UserError(
@@ -93,71 +105,116 @@ def _spawn(place: Place, port: int) -> tuple[subprocess.Popen[bytes], int]:
 
 def _failure(place: Place, event: dict[str, Any]) -> NodeFailed:
     component = event["component"]
-    lines = [f"  | {line}" for line in event.get("log") or []]
-    text = "\n".join([f"cluster {place.name}: {component} failed: {event['error']}", *lines])
-    if NO_NAMESPACES in text:
+    text = _told(f"cluster {place.name}: {component} failed: {event['error']}", event.get("log") or [])
+    if NO_NAMESPACES in text or "gofer: fork/exec" in text:  # ENOSPC of clone(2) is the limit of namespaces
         hint = _NAMESPACES
     elif os.strerror(errno.ENOSPC).lower() in text.lower():
         hint = f"free some space on the file system of {place.folder}"
+    elif NO_SANDBOX in text and (kind := KINDS.get(kind_of(place))) and kind.confined:
+        hint = "a system call that gVisor needs is refused, as by a seccomp profile; ./do doctor tells what was tried"
     elif NO_SANDBOX in text:
         hint = "inside of a sandbox no other can be started; there the node runs in place: ./do run-cluster --in-place"
     elif component == "access":
         hint = _OTHER_PORT
     else:
-        known = component in components(place.logs)
-        which = f" {component}" if known else ""
-        hint = f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew"
+        hint = _logs_hint(place, component)
     return NodeFailed(text, hint=hint)
+
+
+def _told(sentence: str, lines: list[str]) -> str:
+    return "\n".join([sentence, *(f"  | {line}" for line in lines)])
+
+
+def _logs_hint(place: Place, component: str) -> str:
+    which = f" {component}" if component in components(place.logs) else ""
+    return f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew"
+
+
+def _overdue(place: Place, deadline: Deadline, progress: Progress) -> NodeFailed:
+    """A boot that took too long, and was ended: it is recorded as any other that failed."""
+    component, debt = progress.debt()
+    error = f"not up within {deadline.seconds:g} s: {debt}"
+    state = place.read() or State("failed", 0, 0, boot_id(), "", time.time())
+    with contextlib.suppress(OSError, UserError):
+        place.kubeconfig.unlink(missing_ok=True)  # a supervisor that had to be killed left it
+        place.write(state.moved(phase="failed", port=0, reason=error))
+    lines = last_lines(place, component) or (_own_words(place) if not progress.reached else [])
+    return NodeFailed(
+        _told(f"cluster {place.name} is {error}", lines),
+        hint=f"--timeout gives it longer; {_logs_hint(place, component)}",
+    )
+
+
+def _own_words(place: Place) -> list[str]:
+    return (place.folder / _OWN_LOG).read_text(errors="replace").splitlines()[-LAST:]
 
 
 def _silence(place: Place) -> dict[str, Any]:
     """The event of a supervisor that ended without one: it was killed, or it has a bug."""
-    said = (place.folder / _OWN_LOG).read_text(errors="replace").splitlines()[-LAST:]
-    return {"type": "failed", "component": "supervisor", "error": "it ended without a word", "log": said}
+    return {"type": "failed", "component": "supervisor", "error": "it ended without a word", "log": _own_words(place)}
 
 
-def start(place: Place, programs: Programs, port: int = 0) -> Iterator[dict[str, Any]]:
+def _events(reader: int, deadline: Deadline) -> Iterator[dict[str, Any]]:
+    """What a supervisor tells, until it ends. Raises TimeoutError at the deadline."""
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    part = b""
+    while (left := deadline.left()) != 0:
+        if not poll.poll(left if left is None else left * 1000):
+            continue
+        data = os.read(reader, 1 << 16)
+        if not data:
+            return  # half a line may be left: who wrote it was killed
+        *lines, part = (part + data).split(b"\n")
+        yield from map(json.loads, lines)
+    raise TimeoutError
+
+
+def _end(place: Place, process: subprocess.Popen[bytes]) -> None:
+    """End a supervisor of ours, and what runs on without it. Raises UserError when that cannot be done."""
+    with opened(process.pid, lambda: process.poll() is None) as supervisor:
+        if supervisor is not None:
+            stop.end_supervisor(place, process.pid, supervisor)
+    process.wait()
+    stop.end_left(place)
+
+
+def start(place: Place, programs: Programs, port: int = 0, deadline: Deadline = NEVER) -> Iterator[dict[str, Any]]:
     """Start a cluster and yield its events until it is whole: node, API from here, Services, names.
 
-    The caller holds the place's lock. Leaving early (Ctrl-C) stops and removes the cluster.
-    Raises NodeFailed, UserError.
+    The caller holds the place's lock. Leaving early (Ctrl-C) stops and removes the cluster; a deadline that is missed
+    ends it, and its logs stay. Raises NodeFailed, UserError.
     """
     _check_memory()
     _check_port(port)
     _prepare(place, programs)
     process, reader = _spawn(place, port)
-    missing = {"access", "ready", "accounts", "services", "dns"}
+    progress = Progress()
     try:
-        with open(reader, "rb") as events:  # noqa: PTH123
-            for line in events:
-                event = json.loads(line)
-                if event["type"] == "failed":
-                    raise _failure(place, event)
-                if event["type"] == "stopped":
-                    raise UserError(f"cluster {place.name} was stopped while it started")
-                yield event
-                missing.discard(event.get("stage", event["type"]))
-                if not missing:
-                    threading.Thread(target=process.wait, daemon=True).start()  # it outlives us, or is reaped
-                    return
-        process.wait()
+        for event in _events(reader, deadline):
+            if event["type"] == "failed":
+                raise _failure(place, event)
+            if event["type"] == "stopped":
+                raise UserError(f"cluster {place.name} was stopped while it started")
+            yield event
+            progress.note(event)
+            if progress.whole:
+                threading.Thread(target=process.wait, daemon=True).start()  # it outlives us, or is reaped
+                return
         raise _failure(place, _silence(place))
+    except TimeoutError:
+        _end(place, process)
+        raise _overdue(place, deadline, progress) from None
     except BaseException as error:
-        process.terminate()
-        process.wait()
+        _end(place, process)
         if not isinstance(error, UserError):
             stop.clear(place)
         raise
+    finally:
+        os.close(reader)
 
 
-def kubectl_link(outputs: Path, kubectl: Path) -> None:
-    """`outputs/bin/kubectl`."""
-    link = outputs / "bin/kubectl"
-    target = os.path.relpath(outputs / "result/kubectl/bin/kubectl", link.parent)
-    with suppress(OSError):
-        if str(link.readlink()) == target:
-            return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".kubectl.{os.getpid()}")
-    temporary.symlink_to(target)
-    temporary.replace(link)
+def kubectl_link(outputs: Path, program: Path) -> Path:
+    """`outputs/bin/kubectl`, which is the given program."""
+    relink(link := outputs / "bin/kubectl", program)
+    return link

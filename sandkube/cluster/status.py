@@ -6,20 +6,24 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandkube.cluster import programs
 from sandkube.cluster.place import Place, State, all_places
 from sandkube.cluster.processes import memory_of
 
 NODE = "runsc"
-"""The node's name in every cluster: the host name of sandkube.oci_runtime."""
+"""The node's name in every cluster: the host name of sandkube.build.builders.oci_runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cluster: `memory` in bytes, `created` in seconds since 1970; node and address are empty unless it runs."""
+    """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in; node
+    and address are empty unless it runs.
+    """
 
     name: str
     state: str
     created: float
+    sandbox: str
     node: str
     address: str
     memory: int
@@ -47,16 +51,17 @@ def _reason(place: Place, state: State) -> str:
 def row(place: Place) -> Row:
     """One cluster as it is now."""
     if not os.access(place.folder, os.R_OK | os.X_OK):
-        return Row(place.name, "unknown", 0.0, "", "", 0, place.folder, "it belongs to another user")
+        return Row(place.name, "unknown", 0.0, "", "", "", 0, place.folder, "it belongs to another user")
     state = place.read()
     if state is None:
         reason = f"its state file is missing or damaged; ./do stop-cluster --name {place.name} clears it away"
-        return Row(place.name, "damaged", 0.0, "", "", 0, place.folder, reason)
+        return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason)
     alive = state.alive()
     return Row(
         name=place.name,
         state=describe(state),
         created=state.created,
+        sandbox=programs.kind_of(place),
         node=NODE if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
         memory=memory_of(state.pid) if alive else 0,

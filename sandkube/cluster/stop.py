@@ -6,11 +6,34 @@ import shutil
 import signal
 
 from sandkube.cluster.place import Place
-from sandkube.cluster.processes import end, with_words
+from sandkube.cluster.processes import end, end_or_kill, opened_with_words
 from sandkube.errors import UserError
 
 SUPERVISOR = "sandkube.cluster.supervisor"
 _PATIENCE = 20.0  # seconds for a supervisor to clean up
+
+
+def end_left(place: Place) -> None:
+    """Kill what runs on of a cluster without a supervisor that is known. Raises UserError when it cannot be ended."""
+    for words in ((SUPERVISOR, str(place.folder)), (f"--root={place.runsc}",)):
+        for pid, process in opened_with_words(*words):
+            try:
+                if not end(process, signal.SIGKILL, _PATIENCE):
+                    raise _stays(place, pid)
+            except PermissionError:
+                raise UserError(
+                    f"cluster {place.name}: process {pid} belongs to another user", hint="end it as that user"
+                ) from None
+
+
+def end_supervisor(place: Place, pid: int, supervisor: int) -> None:
+    """End the supervisor `pid` behind a pidfd; its children die with it. Raises UserError when it cannot be ended."""
+    if not end_or_kill(supervisor, _PATIENCE):
+        raise _stays(place, pid)
+
+
+def _stays(place: Place, pid: int) -> UserError:
+    return UserError(f"cluster {place.name}: process {pid} does not end", hint="is a disk stuck?")
 
 
 def clear(place: Place) -> None:
@@ -22,9 +45,7 @@ def clear(place: Place) -> None:
     state = place.read()
     if state is not None and state.alive():
         raise UserError(f"cluster {place.name} is running", hint=f"./do stop-cluster --name {place.name}")
-    for pid in (*with_words(SUPERVISOR, str(place.folder)), *with_words(f"--root={place.runsc}")):
-        if not end(pid, signal.SIGKILL, _PATIENCE):
-            raise UserError(f"cluster {place.name}: process {pid} does not end", hint="is a disk stuck?")
+    end_left(place)
     try:
         shutil.rmtree(place.folder)
     except OSError as error:
@@ -36,9 +57,10 @@ def stop(place: Place) -> None:
     if not place.folder.exists():
         raise UserError(f"there is no cluster {place.name}", hint="./do status lists them")
     place.check_owner()
-    state = place.read()
-    if state is not None and state.alive() and not end(state.pid, signal.SIGTERM, _PATIENCE):
-        end(state.pid, signal.SIGKILL, _PATIENCE)
+    if (state := place.read()) is not None:
+        with state.opened() as supervisor:
+            if supervisor is not None:
+                end_supervisor(place, state.pid, supervisor)
     with place.lock():
         if place.folder.exists():
             clear(place)

@@ -27,7 +27,7 @@ from sandkube.cluster import programs
 from sandkube.cluster.in_place import API_PORT, InPlace
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
-from sandkube.cluster.processes import tree_of
+from sandkube.cluster.processes import opened_descendant, signal_descendant, tree_of
 from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
@@ -113,13 +113,12 @@ class Supervisor:
     def _end_sandbox(self) -> None:
         if self._main is None or self._main.returncode is not None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            if isinstance(self._sandbox, InPlace) and not self._asked:
-                self._asked = True
-                os.kill(self._main.pid, signal.SIGTERM)  # it takes its addresses and processes away by itself
-                asyncio.get_running_loop().call_later(_GRACE_IN_PLACE, self._end_sandbox)
-            else:
-                os.killpg(self._main.pid, signal.SIGKILL)
+        if isinstance(self._sandbox, InPlace) and not self._asked:
+            self._asked = True
+            signal_descendant(self._main.pid, signal.SIGTERM)  # it takes its addresses and processes away by itself
+            asyncio.get_running_loop().call_later(_GRACE_IN_PLACE, self._end_sandbox)
+        else:
+            signal_descendant(self._main.pid, signal.SIGKILL)  # the rest follows when it has ended
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
         while line := await _line(stream):
@@ -236,7 +235,7 @@ class Supervisor:
             "type": "failed",
             "component": "sandbox",
             "error": f"the sandbox ended ({_how(status)})",
-            "log": self._logs.last(),
+            "log": [*self._logs.last(), *self._logs.complaint()],
         }
         with contextlib.suppress(OSError, UserError):
             self._place.kubeconfig.unlink(missing_ok=True)
@@ -252,31 +251,33 @@ class Supervisor:
 def _at_end(pid: int, work: Callable[[], None]) -> Iterator[None]:
     """While inside, do some work when a child ends. asyncio's own wait() waits for the end of its pipes too."""
     loop = asyncio.get_running_loop()
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:  # it has ended already
-        work()
-        yield
-        return
+    with opened_descendant(pid) as process:
+        if process is None:  # it has ended already
+            work()
+            yield
+            return
 
-    def ended() -> None:
-        loop.remove_reader(descriptor)
-        work()
+        def ended() -> None:
+            loop.remove_reader(process)
+            work()
 
-    loop.add_reader(descriptor, ended)
-    try:
-        yield
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+        loop.add_reader(process, ended)
+        try:
+            yield
+        finally:
+            loop.remove_reader(process)
 
 
 def kill_descendants() -> None:
-    """Kill every process that came from this one; orphans are its children (PR_SET_CHILD_SUBREAPER)."""
-    for pid in tree_of(os.getpid()):
-        if pid != os.getpid():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+    """Kill every process that came from this one; orphans are its children (PR_SET_CHILD_SUBREAPER).
+
+    Also what those start in the meantime.
+    """
+    seen = {os.getpid()}
+    while found := [pid for pid in tree_of(os.getpid()) if pid not in seen]:
+        for pid in found:
+            signal_descendant(pid, signal.SIGKILL)
+        seen.update(found)
 
 
 def end_descendants() -> None:

@@ -72,7 +72,10 @@ def of_kind(programs: Programs, kind: str) -> Programs:
     return replace(programs, kind=kind, runsc=runsc)
 
 
-@pytest.fixture(scope="session", params=KINDS)
+SHARED = [kind for kind in KINDS if not KINDS[kind].confined]  # those have tests of their own, in containers too
+
+
+@pytest.fixture(scope="session", params=SHARED)
 def cluster(
     request: pytest.FixtureRequest, programs: Programs, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:

@@ -15,7 +15,7 @@ import pytest
 from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import NAME, apply
-from sandkube.cluster.processes import with_words
+from sandkube.cluster.processes import tree_of, with_words
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
@@ -89,7 +89,8 @@ def test_the_api_is_on_loopback_with_its_own_certificate(cluster: Cluster) -> No
     assert f"00000000:{port:04X}" not in listening
 
 
-def test_a_shell_in_the_node(cluster: Cluster, programs: Programs) -> None:
+@pytest.mark.usefixtures("programs")
+def test_a_shell_in_the_node(cluster: Cluster) -> None:
     sandbox = sandbox_of(cluster.place, cluster.state.container)
     done = subprocess.run(
         sandbox.execute(["/bin/sh", "-c", "hostname; id -u; cat; exit 7"]),
@@ -120,26 +121,39 @@ def test_a_second_cluster_beside_the_first(cluster: Cluster, programs: Programs,
     assert cluster.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
 
 
-@pytest.mark.parametrize("victim", ["supervisor", "sandbox"])
-def test_after_a_kill_nothing_runs_and_it_starts_anew(programs: Programs, outputs: Path, victim: str) -> None:
-    one = boot(place(outputs, "killed"), programs)
+def named(processes: list[int], word: bytes) -> int:
+    """The process with this word on its command line."""
+    return next(pid for pid in processes if word in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "victim"),
+    [
+        ("modern", "supervisor"),
+        ("modern", "runsc-sandbox"),
+        ("confined", "supervisor"),
+        ("confined", "run"),
+        ("confined", "runsc-sandbox"),
+        ("confined", "runsc-gofer"),
+    ],
+)
+def test_after_a_kill_nothing_runs_and_it_starts_anew(
+    programs: Programs, outputs: Path, kind: str, victim: str
+) -> None:
+    one = boot(place(outputs, "killed"), of_kind(programs, kind))
     processes = list(with_words(f"--root={one.place.runsc}"))
     assert len(processes) >= 4, "runsc run, its sandbox, its gofer, the forwarder"
-    supervisor = one.state.pid
-    descriptors = [os.pidfd_open(pid) for pid in [supervisor, *processes]]
-    if victim == "sandbox":
-        sandbox = next(pid for pid in processes if b"runsc-sandbox" in Path(f"/proc/{pid}/cmdline").read_bytes())
-        os.kill(sandbox, signal.SIGKILL)
-    else:
-        os.kill(supervisor, signal.SIGKILL)
+    everything = [pid for pid in tree_of(one.state.pid) if pid != one.state.pid]
+    descriptors = [os.pidfd_open(pid) for pid in (one.state.pid, *everything)]
+    os.kill(one.state.pid if victim == "supervisor" else named(processes, victim.encode()), signal.SIGKILL)
     for descriptor in descriptors:
         assert select.select([descriptor], [], [], 20)[0]
         os.close(descriptor)
     mine = row(one.place)
     assert mine.state == ("killed" if victim == "supervisor" else "failed")
-    if victim == "sandbox":
+    if victim == "runsc-sandbox":
         assert mine.reason.startswith("sandbox: the sandbox ended (killed by signal 9;")
-    again = boot(one.place, programs)
+    again = boot(one.place, of_kind(programs, kind))
     assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
 
 

@@ -11,19 +11,20 @@ import pytest
 
 from sandkube.cluster import stop
 from sandkube.cluster.place import place
+from tests.clones import Said
 from tests.cluster.conftest import ROOT
 
 NAME = "test-cli"
 
 
-def do(*words: str, status: int = 0, stdin: str = "") -> str:
+def do(*words: str, status: int = 0, stdin: str = "") -> Said:
     done = subprocess.run(["./do", *words], cwd=ROOT, capture_output=True, text=True, input=stdin, check=False)
     assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return Said(done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="module")
-def said() -> Iterator[str]:
+def said() -> Iterator[Said]:
     """What run-cluster says; the cluster is there for the tests of this file."""
     one = place(ROOT / "outputs", NAME)
     if one.folder.exists():
@@ -35,37 +36,40 @@ def said() -> Iterator[str]:
             stop.stop(one)
 
 
-def test_run_cluster_shows_stages_the_pod_and_what_to_do_next(said: str) -> None:
+def test_run_cluster_shows_stages_the_pod_and_what_to_do_next(said: Said) -> None:
     for stage in ("containerd", "apiserver", "ready"):
-        assert re.search(rf"^ +\d+\.\d\ds  {stage} ", said, re.MULTILINE), said
-    assert re.search(r"^test-100-final +1/1 +Running +0 +\d+s +10\.88\.0\.\d+ +runsc ", said, re.MULTILINE)
-    assert f"export KUBECONFIG=outputs/clusters/{NAME}/kubeconfig\n" in said
-    assert f"./do stop-cluster --name {NAME}" in said
+        assert re.search(rf"^ +\d+\.\d\ds  {stage} ", said.err, re.MULTILINE), said
+    assert re.search(r"^test-100-final +1/1 +Running +0 +\d+s +10\.88\.0\.\d+ +runsc ", said.out, re.MULTILINE)
+    assert f"export KUBECONFIG=outputs/clusters/{NAME}/kubeconfig\n" in said.out
+    assert f"./do stop-cluster --name {NAME}" in said.out
 
 
-def test_running_it_again_only_checks_the_pod(said: str) -> None:
+@pytest.mark.usefixtures("said")
+def test_running_it_again_only_checks_the_pod() -> None:
     again = do("run-cluster", "--name", NAME)
-    assert f"cluster {NAME} is running already\n" in again
-    assert re.search(r"^test-100-final +1/1 +Running ", again, re.MULTILINE)
+    assert f"cluster {NAME} is running already\n" in again.err
+    assert re.search(r"^test-100-final +1/1 +Running ", again.out, re.MULTILINE)
 
 
-def test_status_kubectl_logs_and_shell(said: str) -> None:
-    row = next(line for line in do("status").splitlines() if line.startswith(NAME))
+@pytest.mark.usefixtures("said")
+def test_status_kubectl_logs_and_shell() -> None:
+    row = next(line for line in do("status").out.splitlines() if line.startswith(NAME))
     assert re.fullmatch(
-        rf"{NAME} +running +\S+ +runsc +https://127\.0\.0\.1:\d+ +\d+ MB +outputs/clusters/{NAME} *", row
+        rf"{NAME} +running +\S+ +modern +runsc +https://127\.0\.0\.1:\d+ +\d+ MB +outputs/clusters/{NAME} *", row
     )
-    nodes = json.loads(do("kubectl", "--name", NAME, "--", "get", "nodes", "--output", "json"))
+    nodes = json.loads(do("kubectl", "--name", NAME, "--", "get", "nodes", "--output", "json").out)
     assert [node["metadata"]["name"] for node in nodes["items"]] == ["runsc"]
-    assert do("shell-cluster", "--name", NAME, stdin="hostname; exit 4\n", status=4) == "runsc\n"
-    assert "kubelet" in do("logs", "--name", NAME).splitlines()
-    assert len(do("logs", "kubelet", "--name", NAME, "--lines", "3").splitlines()) == 3
+    assert do("shell-cluster", "--name", NAME, stdin="hostname; exit 4\n", status=4).out == "runsc\n"
+    assert "kubelet" in do("logs", "--name", NAME).out.splitlines()
+    assert len(do("logs", "kubelet", "--name", NAME, "--lines", "3").out.splitlines()) == 3
 
 
-def test_stop_leaves_nothing(said: str) -> None:
-    assert do("stop-cluster", "--name", NAME) == f"cluster {NAME} is stopped and gone\n"
-    assert NAME not in do("status")
+@pytest.mark.usefixtures("said")
+def test_stop_leaves_nothing() -> None:
+    assert do("stop-cluster", "--name", NAME).err == f"cluster {NAME} is stopped and gone\n"
+    assert NAME not in do("status").out
     assert not (ROOT / "outputs/clusters" / NAME).exists()
-    assert do("stop-cluster", "--name", NAME, status=1) == (
+    assert do("stop-cluster", "--name", NAME, status=1).err == (
         f"error: there is no cluster {NAME}\n  hint: ./do status lists them\n"
     )
 
@@ -81,4 +85,4 @@ def test_stop_leaves_nothing(said: str) -> None:
     ],
 )
 def test_export_node_refuses(words: list[str], text: str) -> None:
-    assert f"error: {text}\n" in do("export-node", *words, status=1)
+    assert f"error: {text}\n" in do("export-node", *words, status=1).err

@@ -13,8 +13,8 @@ import pytest
 from sandkube.cluster import stop
 from sandkube.cluster.place import Place, place
 from sandkube.cluster.processes import with_words
+from sandkube.cluster.programs import Programs
 from sandkube.cluster.sandbox import Sandbox
-from sandkube.cluster.start import Programs
 from sandkube.run import base_environment
 from tests.cluster.conftest import ROOT, Cluster, boot
 from tests.cluster.test_boot import mounts_below
@@ -84,17 +84,17 @@ def test_while_it_serves(programs: Programs, mine: Place) -> None:
         os.close(descriptor)
     check_nothing_runs(mine)
     said = do("status")
-    (row,) = [line for line in said.splitlines() if line.startswith(f"{NAME} ")]
+    (row,) = [line for line in said.out.splitlines() if line.startswith(f"{NAME} ")]
     assert row.split()[1] == "failed"
-    assert f"{NAME}: containerd: {SAID}; ./do logs --name {NAME} lists its logs; " in said
-    assert "containerd" in do("logs", "--name", NAME).splitlines()
-    assert do("logs", "containerd", "--name", NAME, "--lines", "5").splitlines() == last_lines(mine)[-5:]
-    assert do("kubectl", "--name", NAME, "--", "get", "nodes", status=1) == (
+    assert f"{NAME}: containerd: {SAID}; ./do logs --name {NAME} lists its logs; " in said.err
+    assert "containerd" in do("logs", "--name", NAME).out.splitlines()
+    assert do("logs", "containerd", "--name", NAME, "--lines", "5").out.splitlines() == last_lines(mine)[-5:]
+    assert do("kubectl", "--name", NAME, "--", "get", "nodes", status=1).err == (
         f"error: cluster {NAME} failed: containerd: {SAID}\n  hint: ./do run-cluster --name {NAME}\n"
     )
     again = boot(mine, programs)
     assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
-    assert do("stop-cluster", "--name", NAME) == f"cluster {NAME} is stopped and gone\n"
+    assert do("stop-cluster", "--name", NAME).err == f"cluster {NAME} is stopped and gone\n"
     assert not mine.folder.exists()
 
 
@@ -120,4 +120,4 @@ def test_while_it_starts(programs: Programs, mine: Place) -> None:
     ]
     check_nothing_runs(mine)
     assert "pod Running" not in "\n".join(said)
-    assert do("stop-cluster", "--name", NAME) == f"cluster {NAME} is stopped and gone\n"
+    assert do("stop-cluster", "--name", NAME).err == f"cluster {NAME} is stopped and gone\n"

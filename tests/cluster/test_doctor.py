@@ -10,24 +10,28 @@ from pathlib import Path
 import pytest
 
 from sandkube.cluster.pod import NAME
+from tests.clones import Said
 from tests.cluster.conftest import ROOT
+from tests.confinement import CAPABILITIES, DOCKER, Confinement
 
 
-def do(*words: str, status: int = 0) -> str:
+def do(*words: str, status: int = 0) -> Said:
     done = subprocess.run(["./do", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == status, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    return Said(done.stdout, done.stderr)
 
 
 def table(*words: str) -> dict[str, dict[str, str]]:
-    lines = [line for line in do("doctor", "--json", *words).splitlines() if line.startswith("{")]
-    return {each["name"]: each for each in json.loads(lines[-1])["fixes"]}
+    """The fixes in the one place that was asked for."""
+    (found,) = json.loads(do("doctor", "--json", *words).out)["found"].values()
+    return {each["name"]: each for each in found["fixes"]}
 
 
 def test_both_kinds_on_one_page() -> None:
-    said = do("doctor")
+    said = do("doctor").out
     print(said)
     assert len(said.splitlines()) < 60
+    assert "build sandbox: whole\ncluster sandbox: modern, in namespaces of its own\n" in said
     assert "== modern" in said
     assert "== legacy" in said
 
@@ -45,13 +49,39 @@ def test_each_kind_gets_the_cheapest_means_that_works() -> None:
 def test_a_choice_can_be_overridden() -> None:
     found = table("--sandbox", "modern", "--fix", "kernel-settings=interceptor", "--fix", "cap-last-cap=on")
     assert (found["kernel-settings"]["used"], found["cap-last-cap"]["used"]) == ("interceptor", "patched program")
-    said = do("doctor", "--sandbox", "modern", "--fix", "cap-last-cap=bind-mount", status=1)
+    said = do("doctor", "--sandbox", "modern", "--fix", "cap-last-cap=bind-mount", status=1).err
     assert 'fix cap-last-cap cannot be "bind-mount" here; it can be on, off, auto, patched-program' in said
-    assert "not of the form NAME=VALUE" in do("doctor", "--fix", "nonsense", status=1)
+    assert "not of the form NAME=VALUE" in do("doctor", "--fix", "nonsense", status=1).err
 
 
 def test_here() -> None:
     assert "unprivileged-sysctls" in table("--here")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be confined so")
+@pytest.mark.parametrize(
+    ("confinement", "used", "found"),
+    [
+        (
+            DOCKER,
+            "nothing",
+            "refused: no mount namespace: Operation not permitted; "
+            "in a user namespace: no user namespace: Operation not permitted",
+        ),
+        (
+            Confinement((*CAPABILITIES, "SYS_ADMIN")),
+            "user namespace",
+            "refused where the node is started, but not to root of a user namespace, which this is",
+        ),
+    ],
+    ids=["docker", "SYS_ADMIN without NET_ADMIN"],
+)
+def test_here_it_says_what_the_script_does(confinement: Confinement, used: str, found: str) -> None:
+    program = (ROOT / "outputs/result/bundle/rootfs/usr/bin/sandkube-node").resolve()
+    done = confinement.run(str(program), "doctor", "--json")
+    assert done.returncode == 0, done.stderr
+    (row,) = (each for each in json.loads(done.stdout)["fixes"] if each["name"] == "mount-right")
+    assert (row["used"], row["found"]) == (used, found)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="a node in place needs root")
@@ -71,5 +101,5 @@ def test_in_place_from_a_checkout() -> None:
     line = next(line.split() for line in done.stdout.splitlines() if line.startswith(NAME))
     assert (line[1:3], line[5]) == (["1/1", "Running"], "10.88.0.2")
     assert "/usr/bin/sandkube-node\n" in done.stdout
-    assert "cluster in-place is stopped and gone" in done.stdout
+    assert "cluster in-place is stopped and gone" in done.stderr
     assert not list(Path("/sys/fs/cgroup").glob("*/kubepods"))

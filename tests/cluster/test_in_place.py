@@ -19,7 +19,8 @@ from sandkube.cluster.pod import NAME, POD
 from sandkube.cluster.programs import Programs, bundle
 from sandkube.cluster.sandbox import KINDS, Sandbox
 from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, of_kind
+from tests import confinement
+from tests.cluster.conftest import ROOT, SHARED, of_kind
 
 SCRIPT = "/opt/sandkube-node/sandkube"
 
@@ -60,13 +61,6 @@ class Guest:
         )
 
 
-DEFAULTS = (
-    *("CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP"),
-    *("NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"),
-)
-"""The capabilities that container engines give: the right to mount, CAP_SYS_ADMIN, is not among them."""
-
-
 def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, locked: bool) -> Iterator[Guest]:
     """A sandbox of a kind; `locked`: its root has the default capabilities only."""
     if KINDS[kind].copied:
@@ -82,7 +76,7 @@ def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, l
     spec["hostname"] = "somewhere"
     spec["process"]["args"] = ["/bin/sh", "-c", "echo up; exec sleep 2147483647"]
     for held in spec["process"]["capabilities"].values():
-        held[:] = [f"CAP_{each}" for each in DEFAULTS] if locked else held
+        held[:] = [f"CAP_{each}" for each in confinement.CAPABILITIES] if locked else held
     config.write_text(json.dumps(spec))
     sandbox = Sandbox(made.runsc, place.runsc, f"guest-{os.getpid()}", kind)
     process = subprocess.Popen(
@@ -100,10 +94,10 @@ def guest_of(kind: str, programs: Programs, unpacked: Path, tmp_path: Path, *, l
     process.stdout.close()
 
 
-PLAIN = [kind for kind in KINDS if not KINDS[kind].copied]
+PLAIN = [kind for kind in SHARED if not KINDS[kind].copied]
 
 
-@pytest.fixture(params=[*KINDS, *(f"{kind}, locked" for kind in PLAIN)])
+@pytest.fixture(params=[*SHARED, *(f"{kind}, locked" for kind in PLAIN)])
 def guest(request: pytest.FixtureRequest, programs: Programs, unpacked: Path, tmp_path: Path) -> Iterator[Guest]:
     kind, _, locked = request.param.partition(", ")
     yield from guest_of(kind, programs, unpacked, tmp_path, locked=bool(locked))
@@ -169,6 +163,64 @@ def test_a_failure_is_told(guest: Guest) -> None:
     assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
 
 
+@pytest.mark.parametrize("guest", ["modern"], indirect=True)
+def test_of_two_starts_at_once_one_boots(guest: Guest) -> None:
+    both = f"for each in 1 2; do {SCRIPT} start >/tmp/said.$each 2>&1 & done; wait; cat /tmp/said.1 /tmp/said.2"
+    said = guest("/bin/sh", "-c", both).stdout
+    assert said.count("the node is ready\n") == 1, said
+    assert said.count("sandkube: the node starts already\n") == 1, said
+    assert guest(SCRIPT, "status").returncode == 0
+
+
+def with_a_pod(guest: Guest) -> None:
+    assert guest(SCRIPT, "start").returncode == 0
+    assert guest(SCRIPT, "kubectl", "apply", "--filename=-", stdin=json.dumps(POD)).returncode == 0
+    wait = guest(SCRIPT, "kubectl", "wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=60s")
+    assert wait.returncode == 0, wait.stderr
+
+
+def processes(guest: Guest, *, of: tuple[str, ...] = ("sandkube", "containerd", "/pause", "httpd")) -> list[str]:
+    shown = guest("/bin/busybox", "ps", "-o", "stat,args").stdout.splitlines()
+    return [line for line in shown if not line.startswith("Z") and any(word in line for word in of)]
+
+
+KILL_THE_NODE = 'read -r pid birth </opt/sandkube-node/state/pid; /bin/busybox kill -KILL "$pid"'
+
+
+@pytest.mark.parametrize("guest", ["modern", "modern, locked"], indirect=True)
+def test_what_a_killed_node_leaves_is_swept(guest: Guest) -> None:
+    """By the next start, and by stop."""
+    with_a_pod(guest)
+    before = len(processes(guest))
+    guest("/bin/sh", "-c", KILL_THE_NODE)
+    assert len(processes(guest)) > 1, "shims and pods go on"
+    started = guest(SCRIPT, "start")
+    assert started.returncode == 0, started.stderr
+    assert re.fullmatch(r"\d+ processes that it left are ended\n", started.stderr)
+    with_a_second = guest(SCRIPT, "kubectl", "get", "pods")
+    assert with_a_second.stderr == "No resources found in default namespace.\n"
+    assert len(processes(guest)) < before
+    guest("/bin/sh", "-c", KILL_THE_NODE)
+    stopped = guest(SCRIPT, "stop")
+    assert stopped.returncode == 1 or "the node was killed" in stopped.stdout
+    assert processes(guest) == []
+    assert "10." not in guest("/bin/busybox", "ip", "-4", "addr", "show", "dev", "lo").stdout
+    assert guest("/bin/busybox", "find", "/sys/fs/cgroup", "-name", "kubepods").stdout == ""
+    assert guest(SCRIPT, "stop").stderr == "sandkube: the node does not run\n"
+
+
+@pytest.mark.parametrize("guest", ["modern", "legacy"], indirect=True)
+def test_a_kubelet_that_exits_says_why(guest: Guest) -> None:
+    """It calls os.Exit where its port is taken; in `legacy` it runs under the interceptor, in a process of its own."""
+    serve = "/bin/busybox ip addr add 10.88.0.1/32 dev lo; /bin/busybox httpd -p 10.88.0.1:10250 -h /tmp"
+    assert guest("/bin/sh", "-c", serve).returncode == 0
+    started = guest(SCRIPT, "start")
+    assert started.returncode == 1
+    why = r'"Failed to listen and serve" err="listen tcp 10\.88\.0\.1:10250: bind: .*"'
+    assert re.search(rf"^  \| kubelet\tE.*{why}$", started.stderr, re.MULTILINE), started.stderr
+    assert re.search(rf"^sandkube: failed: kubelet: it exited with status 1: {why}$", started.stderr, re.MULTILINE)
+
+
 def test_a_second_node_leaves_the_first_alone(guest: Guest) -> None:
     """From another folder, with a space in its name: it is refused, or fails at the port, and takes nothing away."""
     other = "/opt/another folder"
@@ -213,8 +265,8 @@ def test_without_the_right_to_mount(locked: Guest) -> None:
     assert not [each for each in said["fixes"] if each["needed"] and each["used"] == "nothing"]
     failed = locked(SCRIPT, "start", "--fix", "mount-right=off")
     assert failed.returncode == 1
-    assert failed.stderr.startswith("sandkube: mounts are refused here (")
-    assert failed.stderr.endswith(": fix `mount-right` is off\n")
+    assert failed.stderr.startswith("sandkube: a node in place cannot be here: no mount namespace: ")
+    assert " (fix `mount-right` is off); in a container, " in failed.stderr
     assert locked(SCRIPT, "status").returncode == 1
 
 
@@ -243,7 +295,7 @@ def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: b
 
         doctor = do("doctor")
         assert doctor.returncode == 0, doctor.stderr
-        assert "no sandbox can be started here; this is about the place itself\n" in doctor.stdout
+        assert "no sandbox can be started here; this is about the place itself\n" in doctor.stderr
         assert re.search(rf"^mount-right +{'user namespace' if locked else 'nothing'} ", doctor.stdout, re.MULTILINE)
         refused = do("run-cluster", "--name", "inside")
         assert (refused.returncode, "the node runs in place: ./do run-cluster --in-place\n" in refused.stderr) == (
@@ -256,4 +308,4 @@ def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: b
         assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
         assert do("kubectl", "--name", "inside", "--", "logs", NAME).stdout == "ready\n"
         assert do("shell-cluster", "--name", "inside", "hostname").returncode == 0
-        assert do("stop-cluster", "--name", "inside").stdout == "cluster inside is stopped and gone\n"
+        assert do("stop-cluster", "--name", "inside").stderr == "cluster inside is stopped and gone\n"

@@ -74,7 +74,8 @@ def eventually(cluster: Cluster, name: str, expected: list[str]) -> None:
     pytest.fail(f"{name}: expected {expected}, got {said}")
 
 
-def test_a_service_has_a_name(cluster: Cluster, members: dict[str, str]) -> None:
+@pytest.mark.usefixtures("members")
+def test_a_service_has_a_name(cluster: Cluster) -> None:
     assert lookup(cluster, "kubernetes.default.svc.cluster.local")[0] == ["10.96.0.1"]
     assert lookup(cluster, "kube-dns.kube-system.svc.cluster.local")[0] == [SERVER]
 
@@ -113,7 +114,8 @@ def test_an_external_name_is_followed(cluster: Cluster, members: dict[str, str])
     assert found == sorted(members.values())
 
 
-def test_what_is_not_there(cluster: Cluster, members: dict[str, str]) -> None:
+@pytest.mark.usefixtures("members")
+def test_what_is_not_there(cluster: Cluster) -> None:
     assert "NXDOMAIN" in lookup(cluster, "nothing.default.svc.cluster.local")[1]
     assert "NXDOMAIN" in lookup(cluster, "nobody.default.svc.cluster.local")[1]
     assert "REFUSED" in lookup(cluster, "example.org")[1]
@@ -122,7 +124,8 @@ def test_what_is_not_there(cluster: Cluster, members: dict[str, str]) -> None:
     assert "NXDOMAIN" not in said
 
 
-def test_a_new_service_is_known_and_a_removed_one_forgotten(cluster: Cluster, members: dict[str, str]) -> None:
+@pytest.mark.usefixtures("members")
+def test_a_new_service_is_known_and_a_removed_one_forgotten(cluster: Cluster) -> None:
     cluster.kubectl("create", "service", "clusterip", "late", "--tcp=80")
     address = cluster.kubectl("get", "service", "late", "--output=jsonpath={.spec.clusterIP}").stdout.decode()
     eventually(cluster, "late.default.svc.cluster.local", [address])
@@ -130,7 +133,8 @@ def test_a_new_service_is_known_and_a_removed_one_forgotten(cluster: Cluster, me
     eventually(cluster, "late.default.svc.cluster.local", [])
 
 
-def test_udp_services(cluster: Cluster, members: dict[str, str]) -> None:
+@pytest.mark.usefixtures("members")
+def test_udp_services(cluster: Cluster) -> None:
     """The server of names once more, behind a Service without a selector."""
     port = {"port": 53, "protocol": "UDP"}
     behind = {

@@ -77,7 +77,8 @@ def test_cluster_ip_from_a_pod_reaches_every_endpoint(cluster: Cluster, web: set
     assert {get(cluster, NAME, url) for _ in range(8)} == web
 
 
-def test_session_affinity_keeps_to_one(cluster: Cluster, web: set[str]) -> None:
+@pytest.mark.usefixtures("web")
+def test_session_affinity_keeps_to_one(cluster: Cluster) -> None:
     url = f"http://{address(cluster, 'sticky')}/"
     assert len({get(cluster, NAME, url) for _ in range(8)}) == 1
 
@@ -92,7 +93,8 @@ def test_node_port(cluster: Cluster, web: set[str]) -> None:
     assert get(cluster, NAME, f"http://10.88.0.1:{PORT}/") in web
 
 
-def test_from_the_node(cluster: Cluster, web: set[str], programs: Programs) -> None:
+@pytest.mark.usefixtures("programs")
+def test_from_the_node(cluster: Cluster, web: set[str]) -> None:
     sandbox = sandbox_of(cluster.place, cluster.state.container)
     for url in (f"http://{address(cluster, 'web')}/", f"http://10.88.0.1:{PORT}/"):
         done = subprocess.run(

@@ -2,6 +2,8 @@
 
 A second containerd in the node, with nothing set but `snapshotter = "native"`: without our patch each import there ends
 in "unable to initialize unpacker: no unpack platforms defined".
+
+The export is `--local`: by the transfer service, `ctr` (2.1.4) ends before what it received is written.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ address = "/run/second/socket"
 [plugins."io.containerd.cri.v1.images"]
 snapshotter = "native"
 END
-ctr --namespace k8s.io images export image.tar {IMAGE}
+ctr --namespace k8s.io images export --local image.tar {IMAGE}
 containerd --config config.toml >log 2>&1 &
 trap "kill $!" EXIT
 second() {{ ctr --address /run/second/socket --namespace k8s.io "$@"; }}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import threading
@@ -9,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from git import Repo
 
+from sandkube.build.lock import Pin
+from sandkube.build.sources import Source
+from sandkube.build.sources import git as fetch_git
+from sandkube.build.sources.settings import Patience
 from sandkube.errors import HashMismatch, UserError
-from sandkube.fetch import git as fetch_git
-from sandkube.fetch.url import Patience
-from sandkube.lock import Pin
-from sandkube.recipe import Source
+from sandkube.tree import seal_of
 from tests.servers import Stall, file_server, git_server, only_loopback
 
 QUICK = Patience(attempts=3, stall=5, pause=0.01)
@@ -140,7 +143,7 @@ def test_all_of_a_history_that_was_shallow(served: Path, first: str, tmp_path: P
 def test_passing_faults(served: Path, first: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with git_server(served, failing=[503, 500]) as base:
         take(f"{base}/demo.git", first, tmp_path)
-    assert "error: 503; trying again\n" in capsys.readouterr().out
+    assert "error: 503; trying again\n" in capsys.readouterr().err
 
 
 def test_a_server_that_falls_silent(first: str, tmp_path: Path) -> None:
@@ -202,7 +205,7 @@ def test_a_damaged_cache_is_named_and_mended(
     else:
         pack.unlink()
     fetch_git.fetch("demo", source, pin, tmp_path, QUICK)
-    assert f"demo: the cached repository of {address} was damaged (" in capsys.readouterr().out or how == "gone"
+    assert f"demo: the cached repository of {address} was damaged (" in capsys.readouterr().err or how == "gone"
     (tmp_path / "into").mkdir()
     fetch_git.unpack(source, pin, tmp_path / "into", tmp_path)
     assert (tmp_path / "into/plain.txt").read_bytes() == b"line\r\n"
@@ -222,6 +225,48 @@ def test_a_false_object_is_not_believed(address: str, first: str, served: Path, 
     (tmp_path / "into").mkdir()
     with pytest.raises(UserError, match=rf"the cached repository is damaged: blob {blob} has other bytes"):
         fetch_git.unpack(source, pin, tmp_path / "into", tmp_path)
+
+
+def test_objects_are_read_once_a_build(
+    address: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is read again to fetch what is there, and several read at once."""
+    source, pin = take(address, first, tmp_path)
+    read: list[bytes] = []
+    original = fetch_git._read
+
+    def noted(at: Repo, name: bytes, kind: str) -> bytes:
+        read.append(name)
+        return original(at, name, kind)
+
+    monkeypatch.setattr(fetch_git, "_read", noted)
+    fetch_git.fetch("demo", source, pin, tmp_path, QUICK)
+    assert read == []
+    with fetch_git._locked(source, tmp_path, fcntl.LOCK_SH):
+        for number in range(2):
+            (tmp_path / f"into{number}").mkdir()
+            fetch_git.unpack(source, pin, tmp_path / f"into{number}", tmp_path)
+    assert len(read) == 2 * len(set(read))
+
+
+@pytest.mark.usefixtures("served")
+def test_what_unpacking_finds_damaged_is_read_anew(address: str, first: str, tmp_path: Path) -> None:
+    """The bytes changed under a seal that did not; so the next fetch trusts nothing and mends it."""
+    source, pin = take(address, first, tmp_path)
+    (pack,) = _packs(tmp_path)
+    content = bytearray(pack.read_bytes())
+    content[len(content) // 2] ^= 0x55
+    pack.chmod(0o644)
+    pack.write_bytes(content)
+    folder = fetch_git._folder(source, tmp_path)
+    fetch_git._note(folder, pin.tree).write_text(f"{first} {seal_of(folder)}")
+    fetch_git.fetch("demo", source, pin, tmp_path, QUICK)
+    (tmp_path / "damaged").mkdir()
+    with pytest.raises(UserError, match=r"the cached repository is damaged: "):
+        fetch_git.unpack(source, pin, tmp_path / "damaged", tmp_path)
+    fetch_git.fetch("demo", source, pin, tmp_path, QUICK)
+    (tmp_path / "into").mkdir()
+    fetch_git.unpack(source, pin, tmp_path / "into", tmp_path)
 
 
 def test_what_a_killed_git_left_is_taken_away(address: str, first: str, served: Path, tmp_path: Path) -> None:

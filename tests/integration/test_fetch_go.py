@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from sandkube.build.cache.keys import Keys
+from sandkube.build.cache.push import Pusher
+from sandkube.build.cache.settings import Setting
+from sandkube.build.cache.shared import Shared
+from sandkube.build.cache.stock import Stock
+from sandkube.build.lock import Module, Pin
+from sandkube.build.sources import Ask, Source, go
+from sandkube.build.supply import Supply
 from sandkube.errors import HashMismatch, UserError
-from sandkube.fetch import go
-from sandkube.lock import Module
 from tests.clones import ROOT
 from tests.servers import Other, Reset, Served, Status, file_server, go_module, only_loopback
 
@@ -36,7 +43,7 @@ def client() -> Path:
 
 
 @pytest.fixture
-def proxy(client: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
+def proxy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Served]:
     only_loopback(monkeypatch, tmp_path / "home")
     with file_server(GOOD | UPPER | LIST | NEWEST) as served:
         monkeypatch.setenv("GOPROXY", served.address)
@@ -69,7 +76,32 @@ def test_fetched_once_and_copied(client: Path, proxy: Served, demo: Module, tmp_
     assert (tmp_path / "src/demo.go").stat().st_mode & 0o777 == 0o644
 
 
-def test_sums_are_those_of_the_go_command(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("proxy")
+def test_a_workspace_above_says_nothing(
+    client: Path, demo: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """golang/go#54741: `go list -m` and `go mod download` read a go.work of any folder above."""
+    (tmp_path / "work/tmp").mkdir(parents=True)
+    (tmp_path / "work/go.work").write_text("go 1.24\n\nuse ./elsewhere\n")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "work/tmp"))
+    go.fetch_modules(client, [Module(demo.path, demo.version, None, demo.mod)], cache=tmp_path / "a", name="recipe")
+    go.fetch_modules(client, [demo], cache=tmp_path / "b", name="recipe")
+    assert go.resolve_module(client, demo.path, demo.version, cache=tmp_path / "c") == demo
+
+
+@pytest.mark.usefixtures("proxy")
+def test_the_go_command_leaves_nothing_in_its_home(client: Path, tmp_path: Path) -> None:
+    """golang/go#68928: telemetry writes files, by a child that lives on, whatever GOTELEMETRY says."""
+    (tmp_path / "home").mkdir(exist_ok=True)
+    before = files(tmp_path / "home")
+    env = go.environment(tmp_path / "gomod", tmp_path / "home")
+    go.call(client, ["mod", "download", "example.com/demo@v1.2.3"], env, tmp_path)
+    assert go.call(client, ["env", "GOTELEMETRY"], env, tmp_path) == "off\n"
+    assert files(tmp_path / "home") == before
+
+
+@pytest.mark.usefixtures("proxy")
+def test_sums_are_those_of_the_go_command(client: Path, demo: Module, tmp_path: Path) -> None:
     go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
     assert go.tree_h1(demo, unpacked(tmp_path)) == demo.zip
 
@@ -143,7 +175,7 @@ def test_passing_faults(
     proxy.faults[ZIP] = [fault]
     go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
     assert (unpacked(tmp_path) / "demo.go").read_text() == "package demo\n"
-    assert "recipe: 1 Go modules did not come, asking again: " in capsys.readouterr().out
+    assert "recipe: 1 Go modules did not come, asking again: " in capsys.readouterr().err
 
 
 def test_a_module_that_is_gone(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
@@ -181,8 +213,9 @@ def damage_mod(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [damage_file, damage_extra, damage_missing, damage_mod])
+@pytest.mark.usefixtures("proxy")
 def test_a_damaged_cached_module_is_named_and_mended(
-    damage, client: Path, proxy: Served, demo: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    damage: Callable[[Path], None], client: Path, demo: Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
     damage(tmp_path)
@@ -192,14 +225,15 @@ def test_a_damaged_cached_module_is_named_and_mended(
         go.source_tree(demo, tmp_path / "src", cache=tmp_path)
     go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
     part, pinned = ("go.mod", demo.mod) if damage is damage_mod else ("files", demo.zip)
-    said = capsys.readouterr().out
+    said = capsys.readouterr().err
     assert f"recipe: cached module example.com/demo@v1.2.3 was damaged: the sum of its {part} is h1:" in said
     assert f", pinned is {pinned}; it is fetched again\n" in said
     go.source_tree(demo, tmp_path / "src", cache=tmp_path)
     assert (tmp_path / "src/demo.go").read_text() == "package demo\n"
 
 
-def test_an_unfinished_module_is_finished(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("proxy")
+def test_an_unfinished_module_is_finished(client: Path, demo: Module, tmp_path: Path) -> None:
     """A go client that was killed while it unpacked leaves a part of the folder and a .partial mark."""
     go.fetch_modules(client, [demo], cache=tmp_path, name="recipe")
     damage_missing(tmp_path)
@@ -208,13 +242,14 @@ def test_an_unfinished_module_is_finished(client: Path, proxy: Served, demo: Mod
     assert (unpacked(tmp_path) / "demo.go").read_text() == "package demo\n"
 
 
-def test_several_steps_at_once(client: Path, proxy: Served, demo: Module, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("proxy")
+def test_several_steps_at_once(client: Path, demo: Module, tmp_path: Path) -> None:
     """Steps share modules; first from an empty cache, then from one that all find damaged."""
 
     def one() -> None:
         try:
             go.fetch_modules(client, [demo, upper], cache=tmp_path, name="recipe")
-            go.source_tree(demo, tmp_path / f"src{threading.get_ident()}", cache=tmp_path)
+            go.source_tree(demo, Path(tempfile.mkdtemp(dir=tmp_path)), cache=tmp_path)
         except BaseException as error:
             faults.append(error)
 
@@ -266,7 +301,7 @@ def test_closure_with_a_damaged_cached_zip(
     cached.write_bytes(evil)
     found = go.resolve_closure(client, tree, ["."], [], cgo=False, test=(), cache=tmp_path)
     assert demo in found
-    assert "go: cached example.com/demo/@v/v1.2.3.zip was damaged; removed\n" in capsys.readouterr().out
+    assert "go: cached example.com/demo/@v/v1.2.3.zip was damaged; removed\n" in capsys.readouterr().err
 
 
 def test_closure_refuses_what_go_sum_refuses(client: Path, proxy: Served, tmp_path: Path) -> None:
@@ -285,15 +320,50 @@ def test_another_version_than_asked_for(client: Path, proxy: Served, tmp_path: P
     )
 
 
-def test_versions_are_releases_oldest_first(client: Path, proxy: Served) -> None:
+@pytest.mark.usefixtures("proxy")
+def test_versions_are_releases_oldest_first(client: Path) -> None:
     assert go.versions(client, "example.com/demo") == ["v1.2.3", "v1.9.0", "v1.10.0"]
 
 
-def test_passwords_of_the_user_are_honoured(
-    client: Path, proxy: Served, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("client", "proxy")
+def test_passwords_of_the_user_are_honoured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home/.netrc").touch(0o600)
     assert go.environment(tmp_path, tmp_path)["NETRC"] == str(tmp_path / "home/.netrc")
     monkeypatch.setenv("NETRC", "/elsewhere")
     assert go.environment(tmp_path, tmp_path)["NETRC"] == "/elsewhere"
+
+
+def test_a_module_that_the_proxy_has_no_more_comes_from_a_cache(
+    client: Path, proxy: Served, demo: Module, tmp_path: Path
+) -> None:
+    """Who fetched it gave it to the cache; a zip with other bytes there is not shown to the client."""
+    only_mod = Module(
+        "example.com/Up", "v0.1.0", None, go.resolve_module(client, "example.com/Up", "v0.1.0", cache=tmp_path).mod
+    )
+    pin = Pin("", h1=demo.zip or "", mod=demo.mod, modules=(only_mod,))
+
+    def bring(name: str, *, write: bool = False, offline: bool = False) -> Path:
+        proxy.seen.clear()
+        shared = Shared([Setting(f"file://{tmp_path}/shared", write=write)], Keys(tmp_path / "keys"))
+        pusher, cache = Pusher(shared), tmp_path / name
+        ask = Ask("demo", Source("go", demo.path, demo.version), pin, tmp_path, cache, lambda: client)
+        Supply(Stock(shared), pusher, offline).bring(ask)
+        for _ in pusher.drain():
+            pass
+        return unpacked(cache) / "demo.go"
+
+    with pytest.raises(
+        UserError, match=r"^demo: offline, and no cache has go\.mod of example\.com/demo@v1\.2\.3, Go module "
+    ):
+        bring("none", offline=True)
+    assert proxy.seen == []
+    bring("first", write=True)
+    assert len([*(tmp_path / "shared/sources").iterdir()]) == 3
+    for offline in (False, True):
+        assert bring(f"second-{offline}", offline=offline).read_text() == "package demo\n"
+        assert proxy.seen == []
+    for path in (tmp_path / "shared/sources").iterdir():
+        path.write_bytes(EVIL[ZIP])
+    assert bring("third").read_text() == "package demo\n"
+    assert ZIP in [path for path, _ in proxy.seen]

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from sandkube.build.lock import File
+from sandkube.build.sources import Source, blobs, pypi
 from sandkube.errors import HashMismatch, UserError
-from sandkube.fetch import blobs, pypi
-from sandkube.lock import File
-from sandkube.recipe import Source
 from tests.servers import Other, Reset, Served, Status, file_server, only_loopback, wheel
 
 NAME, CONTENT = wheel("demo", "1.0")
@@ -62,8 +61,9 @@ def test_passing_faults(fault: Reset | Status, index: Served, tmp_path: Path) ->
     assert len(index.ranges(PATH)) == 2
 
 
-def test_versions_are_oldest_first(index: Served, tmp_path: Path) -> None:
-    assert pypi.versions(SOURCE, tmp_path) == ["0.9", "1.0"]
+@pytest.mark.usefixtures("index")
+def test_versions_are_oldest_first() -> None:
+    assert pypi.versions(SOURCE) == ["0.9", "1.0"]
 
 
 def test_no_such_version(index: Served, tmp_path: Path) -> None:
@@ -78,9 +78,10 @@ def test_no_such_version(index: Served, tmp_path: Path) -> None:
     )
 
 
-def test_no_such_project(index: Served, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("index")
+def test_no_such_project() -> None:
     with pytest.raises(UserError, match=r"^pip knows no versions of other:\n  ERROR: No matching distribution"):
-        pypi.versions(Source("pypi", "other", "1"), tmp_path)
+        pypi.versions(Source("pypi", "other", "1"))
 
 
 def test_pip_settings_of_the_user_are_honoured(index: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

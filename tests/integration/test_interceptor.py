@@ -110,7 +110,7 @@ def test_own_errors(runs: Runs) -> None:
 def test_wrong_rules(tmp_path: Path, rules: str, text: str) -> None:
     file = tmp_path / "rules"
     file.write_text(rules)
-    words = [RESULT / "interceptor/bin/interceptor", "--rules", file, "--", "true"]
+    words = [str(RESULT / "interceptor/bin/interceptor"), "--rules", str(file), "--", "true"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (125, f"interceptor: {file}:{text}\n")
 

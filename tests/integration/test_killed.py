@@ -1,4 +1,4 @@
-"""kill -9 at random moments, twenty times: the next run goes on, nothing is left over, the bytes are the same."""
+"""kill -9 and Ctrl-C at random moments, twenty times each: the next run goes on, nothing is left over."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-from sandkube.store import remove_tree
+import pytest
+
+from sandkube.tree import remove_tree
 from tests.clones import Clone, clone
 
 ROUNDS = 20
-LONGEST = 10.0  # seconds until the kill; about what a whole run of these steps takes that starts anew
 STEPS = ("image-test", "podnet")
 
 
@@ -32,8 +33,8 @@ def processes_in(folder: Path) -> Iterator[str]:
             yield f"{entry.name} {line}"
 
 
-def kill_after(one: Clone, seconds: float) -> bool:
-    """Kill `./do build` after some seconds; whether it was still running."""
+def kill_after(one: Clone, seconds: float, how: signal.Signals) -> bool:
+    """Signal `./do build` after some seconds; whether it was still running."""
     process = one.popen("build", *STEPS)
     descriptor = os.pidfd_open(process.pid)
     try:
@@ -41,17 +42,19 @@ def kill_after(one: Clone, seconds: float) -> bool:
         poll.register(descriptor, select.POLLIN)
         ended = bool(poll.poll(seconds * 1000))
         if not ended:
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(process.pid, how)
     finally:
         os.close(descriptor)
-    assert process.stdout is not None
-    process.stdout.read()  # ends when the last child that has it open ends
-    process.stdout.close()
-    process.wait()
+    said, _ = process.communicate()  # ends when the last child that has a stream open ends
+    if not ended and how == signal.SIGINT:
+        assert process.returncode in (130, -signal.SIGINT, 0), said  # before it listens; after it ended
+        assert "Traceback" not in said
     return not ended
 
 
-def test_killed_twenty_times(here: Clone, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("how", "longest"), [(signal.SIGKILL, 10.0), (signal.SIGINT, 2.0)], ids=["kill", "Ctrl-C"])
+def test_killed_twenty_times(here: Clone, tmp_path: Path, how: signal.Signals, longest: float) -> None:
+    """`longest`: seconds until the signal, at most; a whole run of these steps that starts anew takes about ten."""
     one = clone(tmp_path, "killed", home=here.home)
     one.do("list")  # the set-up of .venv is not what is killed here
     moments = random.Random(20261124)
@@ -59,7 +62,7 @@ def test_killed_twenty_times(here: Clone, tmp_path: Path) -> None:
     while killed < ROUNDS:
         runs += 1
         assert runs <= 5 * ROUNDS
-        if kill_after(one, moments.uniform(0.1, LONGEST)):
+        if kill_after(one, moments.uniform(0.1, longest), how):
             killed += 1
         else:  # it came to its end: the next one starts with nothing again
             remove_tree(one.folder / "outputs/store")

@@ -1,4 +1,4 @@
-"""containerd and runc pass their own tests of what we patch, from the patched source, in the build sandbox."""
+"""containerd, runc and runsc pass tests of what we patch, from the patched source, in the build sandbox."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ OURS = {
         "enable_unprivileged_icmp_or_unprivileged_port_on_a_kernel_below_4.11_whose_version_is_ignored",
         "plugins/transfer TestWithSnapshotters/a_snapshotter_without_an_entry_gets_one",
     },
+    "gvisor-tests": {
+        "runsc/config TestConfined/directfs",
+        "runsc/container TestCheckConfinedSpec/bind_mount",
+        "runsc/container TestConfinedGoferStaysInNetworkNamespace",
+    },
     "runc-tests": {"capability TestProbeLastCap", "libcontainer/capabilities TestNew"},
 }
 
@@ -23,7 +28,7 @@ def test_own_tests_passed(name: str) -> None:
     lines = (ROOT / "outputs/result" / name / "tests.txt").read_text().splitlines()
     print("\n".join(lines))
     passed = [line.removeprefix("pass ") for line in lines if line.startswith("pass ")]
-    assert len(passed) > 40
+    assert len(passed) > (10 if name == "gvisor-tests" else 40)
     for wanted in OURS[name]:
         assert any(line.endswith(wanted) for line in passed), wanted
 
@@ -35,6 +40,6 @@ def test_they_are_of_the_source_that_is_built(name: str) -> None:
     one, other = (tomllib.loads((ROOT / f"recipes/{each}.toml").read_text()) for each in (product, name))
     assert one["source"] == other["source"]
     assert one["build"]["patches"] == other["build"]["patches"]
-    assert one["build"]["tags"] == other["build"]["tags"]
+    assert one["build"].get("tags") == other["build"].get("tags")
     for file in (ROOT / "patches" / product).iterdir():
         assert (ROOT / "patches" / name / file.name).read_bytes() == file.read_bytes()

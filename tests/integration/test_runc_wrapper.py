@@ -173,6 +173,6 @@ def test_status_and_signal_are_those_of_runc(wrapper: Path, tmp_path: Path) -> N
     assert run(wrapper, tmp_path, "state", "id", status="TERM").returncode == -signal.SIGTERM
 
 
-def test_a_missing_runc_is_a_sentence(wrapper: Path, tmp_path: Path) -> None:
+def test_a_missing_runc_is_a_sentence(wrapper: Path) -> None:
     done = subprocess.run([wrapper, "list"], env={"RUNC_WRAPPER_RUNC": "/no/runc"}, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (127, "runc-wrapper: /no/runc: No such file or directory\n")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.confinement import CAPABILITIES, Confinement
+
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ROOT / "outputs/result/userns/bin/userns"
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may map every user")
@@ -34,6 +36,42 @@ def test_root_of_it_may_mount_and_numbers_stay(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [line.split() for line in done.stdout.splitlines()] == [["1234", "4321"], *[["0", "0", "4294967294"]] * 2]
     assert (tmp_path / "file").exists(), "the mount is seen inside only"
+
+
+@NEEDS_ROOT
+def test_where_there_are_fewer_numbers_these_stay() -> None:
+    """In a container that is in a user namespace itself."""
+    done = Confinement(users=True).run(str(PROGRAM), "/bin/cat", "/proc/self/uid_map", "/proc/self/gid_map")
+    assert [line.split() for line in done.stdout.splitlines()] == [["0", "0", "1"]] * 2, done.stderr
+
+
+@NEEDS_ROOT
+@pytest.mark.parametrize("where", ["here", "apart"])
+def test_a_trial_leaves_everything_as_it_was(where: str, tmp_path: Path) -> None:
+    show = "cat /proc/self/mountinfo /proc/sys/net/ipv4/ip_forward; ls -A {}; find /sys/fs/cgroup -type d | sort"
+    show = f"{show.format(tmp_path)}; ip -details link || cat /proc/net/dev"
+    done = Confinement().run("/bin/sh", "-c", f"{show}; echo ==; {PROGRAM} --try={where} {tmp_path}; echo ==; {show}")
+    before, said, after = done.stdout.split("==\n")
+    assert (before, said) == (after, "")
+
+
+@NEEDS_ROOT
+def test_the_right_to_mount_is_not_all() -> None:
+    done = Confinement((*CAPABILITIES, "SYS_ADMIN")).run(str(PROGRAM), "--try=here", "/tmp")
+    assert (done.returncode, done.stderr) == (125, "no right to change the network: Operation not permitted\n")
+
+
+def test_a_lock_is_that_of_the_open_file(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as first, (tmp_path / "lock").open("w") as second:
+        numbers = [file.fileno() for file in (first, second)]
+
+        def lock(number: int) -> int:
+            return subprocess.run([str(PROGRAM), "--lock", str(number)], pass_fds=numbers, check=False).returncode
+
+        assert [lock(number) for number in numbers] == [0, 125]
+        first.close()
+        numbers.pop(0)
+        assert lock(second.fileno()) == 0
 
 
 @NEEDS_ROOT
@@ -90,6 +128,10 @@ def test_an_ordinary_user_is_told_what_is_refused() -> None:
         (["--listen", "7:", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
         (["--listen", "7:65536", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
         (["--listen", "-1:1", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
+        (["--try=there", "/"], 125, "userns: --try wants apart or here; --help tells more\n"),
+        (["--try=here"], 125, "userns: one folder is wanted; --help tells more\n"),
+        (["--cgroups"], 125, "userns: one folder is wanted; --help tells more\n"),
+        (["--lock", "x"], 125, "userns: --lock wants DESCRIPTOR; --help tells more\n"),
         (["--nonsense"], 125, "userns: --help tells more\n"),
         pytest.param(["/no/program"], 127, "userns: /no/program: No such file or directory\n", marks=NEEDS_ROOT),
         pytest.param(["/proc"], 126, "userns: /proc: Permission denied\n", marks=NEEDS_ROOT),

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from sandkube.cluster import start, stop
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.place import Place, State, place
-from sandkube.cluster.processes import end, with_words
+from sandkube.cluster.processes import with_words
+from sandkube.cluster.sandbox import NO_SANDBOX
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
 from tests.unit.fake_runsc import BOOTS, WAITS, programs
@@ -113,6 +115,33 @@ def test_a_sandbox_that_does_not_start_tells_its_last_lines(one: Place) -> None:
     assert caught.value.message == ("cluster a: sandbox failed: the sandbox ended (exit status 3)\n  | cannot do this")
 
 
+def test_a_sandbox_that_ends_without_a_word_tells_who_complained_last(one: Place) -> None:
+    says = (
+        'apiserver\tE0905 10:00:00.000000 1 a.go:1] "Once"',
+        'kubelet\tI0905 10:00:00.000000 1 k.go:1] "Starting"',
+        'kubelet\tE0905 10:00:00.000000 1 k.go:2] "Failed to start ContainerManager" err="read-only file system"',
+        'apiserver\tI0905 10:00:00.000000 1 a.go:1] "Serving"',
+    )
+    with pytest.raises(start.NodeFailed) as caught:
+        boot(one, f"for each in {says!r}:\n    print(each, file=sys.stderr)\nsys.exit(1)")
+    assert caught.value.message == (
+        "cluster a: sandbox failed: the sandbox ended (exit status 1)\n"
+        '  | kubelet: I0905 10:00:00.000000 1 k.go:1] "Starting"\n'
+        '  | kubelet: E0905 10:00:00.000000 1 k.go:2] "Failed to start ContainerManager" err="read-only file system"'
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "hint"), [("modern", "./do run-cluster --in-place"), ("confined", "a system call that gVisor needs")]
+)
+def test_a_sandbox_that_is_refused_says_the_way_out_of_its_kind(one: Place, kind: str, hint: str) -> None:
+    one.folder.mkdir(parents=True)
+    replace(programs(one.folder.parents[1] / "bundle", ""), kind=kind).prepare(one)
+    told = start._failure(one, {"component": "sandbox", "error": f"{NO_SANDBOX}: EOF"})
+    assert told.hint is not None
+    assert hint in told.hint
+
+
 def test_a_machine_without_namespaces_is_told_how_to_allow_them(one: Place) -> None:
     with pytest.raises(start.NodeFailed) as caught:
         boot(one, f'print({NO_NAMESPACES!r} + "user namespace: No space left on device", file=sys.stderr)')
@@ -140,7 +169,8 @@ def test_a_forwarder_that_dies_is_started_again_on_its_port(one: Place) -> None:
     port = state_of(one).port
     logs = one.folder / "supervisor.log"
     forwarder = next(pid for pid in processes(one) if b"port-forward" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    end(forwarder, signal.SIGKILL, 20)
+    os.kill(forwarder, signal.SIGKILL)
+    wait_end(forwarder)
     stop_at = threading.Event()
     threading.Timer(20, stop_at.set).start()
     while not stop_at.is_set():  # nothing tells a client that a port is open again but the port itself
@@ -215,19 +245,20 @@ def test_leaving_early_removes_the_cluster(one: Place) -> None:
 
 def test_too_little_memory_is_a_sentence(one: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(start, "MEMORY_NEEDED", 1 << 60)
+    monkeypatch.setattr(start, "memory_limit", lambda: 0)
     with pytest.raises(UserError, match=r"^\d+ MB of memory are free; a node needs 1099511627776 MB to start"):
         boot(one, BOOTS + WAITS)
 
 
 def test_a_full_disk_is_a_sentence(one: Place) -> None:
-    """A limit on the size of files stands in for the disk: both refuse the write."""
-    made = programs(one.folder.parents[1] / "bundle", BOOTS.replace("6443", "6443" + "x" * 8192) + WAITS)
+    """A limit on the size of files stands in for the disk: both refuse the write. Compiled modules are smaller."""
+    made = programs(one.folder.parents[1] / "bundle", BOOTS.replace("6443", "6443" + "x" * 60000) + WAITS)
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\n"
         "from sandkube.cluster import start\nfrom sandkube.cluster.place import Place\n"
         "from sandkube.cluster.programs import Programs\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (57344, 57344))\n"
         f"made = Programs(Path({str(made.runsc)!r}), Path({str(made.bundle)!r}), Path('/'))\n"
         f"one = Place(Path({str(one.folder)!r}))\n"
         "try:\n  with one.lock(): list(start.start(one, made))\n"

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from sandkube.cluster.place import State, all_places, birth, boot_id, needs_running, place
+from sandkube.cluster.processes import memory_limit
 from sandkube.cluster.sandbox import Sandbox
+from sandkube.cluster.start import kubectl_link
 from sandkube.cluster.status import row, rows
 from sandkube.errors import UserError
 
@@ -32,6 +34,24 @@ def test_bad_names_are_a_sentence(tmp_path: Path, name: str) -> None:
     assert str(caught.value) == (
         f"{name!r} is not a cluster's name\n  hint: use up to 32 of a-z, 0-9 and inner hyphens, such as dev-1"
     )
+
+
+def test_what_stands_in_the_way_of_a_cluster_is_said(tmp_path: Path) -> None:
+    (tmp_path / "a/clusters/.x.lock").mkdir(parents=True)
+    (tmp_path / "a/clusters/.y.lock").symlink_to("nowhere")
+    (tmp_path / "b").mkdir()
+    for name in ("bin", "clusters"):
+        (tmp_path / "b" / name).touch()
+    with place(tmp_path / "a", "x").lock():
+        pass
+    with pytest.raises(UserError, match=r"/a/clusters/\.y\.lock: is no regular file, where a lock belongs\n"):
+        place(tmp_path / "a", "y").lock().__enter__()
+    with pytest.raises(UserError, match="/b/clusters: is no folder, where one belongs\n"):
+        place(tmp_path / "b", "x").lock().__enter__()
+    with pytest.raises(UserError, match="/b/bin: is no folder, where one belongs\n"):
+        kubectl_link(tmp_path / "b", tmp_path / "b/result/kubectl")
+    kubectl_link(tmp_path / "a", tmp_path / "a/result/kubectl/bin/kubectl")
+    assert str((tmp_path / "a/bin/kubectl").readlink()) == "../result/kubectl/bin/kubectl"
 
 
 def test_state_is_alive_only_for_the_very_process() -> None:
@@ -90,10 +110,45 @@ def test_a_cluster_that_does_not_run_is_a_sentence(tmp_path: Path) -> None:
     assert str(caught.value) == "cluster a is not running\n  hint: ./do run-cluster --name a"
 
 
+FLAGS = (
+    *("--root=/o/clusters/a/runsc", "--ignore-cgroups", "--network=none", "--platform=systrap"),
+    *("--net-raw", "--in-sandbox-cgroup=v2", "--overlay2=root:memory"),
+)
+
+
 def test_command_line_of_the_sandbox() -> None:
     argv = Sandbox(Path("/r/runsc"), Path("/o/clusters/a/runsc"), "c1").run(Path("/b"), 77)
     assert argv[1:3] == ["-I", "-S"]
-    assert argv[4:] == [
-        *("77", "/r/runsc", "--root=/o/clusters/a/runsc", "--ignore-cgroups", "--network=none", "--platform=systrap"),
-        *("--net-raw", "--in-sandbox-cgroup=v2", "--overlay2=root:memory", "run", "--bundle=/b", "c1"),
+    assert argv[4:] == ["namespaces", "77", "/r/runsc", *FLAGS, "run", "--bundle=/b", "c1"]
+
+
+def test_command_line_of_a_confined_sandbox(tmp_path: Path) -> None:
+    """It may reach its program, its bundle, its state, and of the machine what gVisor reads of any."""
+    (tmp_path / "config.json").write_text('{"root": {"path": "/s/rootfs"}}')
+    sandbox = Sandbox(Path("/r/runsc"), Path("/o/clusters/a/runsc"), "c1", "confined")
+    assert sandbox.run(tmp_path, 77)[4:] == [
+        *("confined", "77", "--execute", "/r/runsc"),
+        *("--read", str(tmp_path), "--read", "/s/rootfs", "--read", "/proc", "--read", "/sys"),
+        *("--read", "/etc/localtime", "--read", "/dev/urandom"),
+        *("--write", "/o/clusters/a/runsc", "--write", "/dev/null"),
+        *("/r/runsc", *FLAGS, "--confined", "--directfs=false", "run", f"--bundle={tmp_path}", "c1"),
     ]
+    assert sandbox.port_forward(0, 6443, 77)[4:7] == ["confined", "77", "/r/runsc"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/\n", {}, 0),
+        ("0::/a/b\n", {"a/memory.max": "max\n", "a/b/memory.max": "536870912\n"}, 512 << 20),
+        ("0::/a/b\n", {"a/memory.max": "268435456\n", "a/b/memory.max": "max\n"}, 256 << 20),
+        # Docker on version 1 shows the container's group as the root, and its path on the machine.
+        ("4:cpu,memory:/docker/12\n0::/\n", {"memory/memory.limit_in_bytes": "536870912\n"}, 512 << 20),
+        ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "9223372036854771712\n"}, 0),
+    ],
+)
+def test_memory_that_a_container_may_use(tmp_path: Path, groups: str, files: dict[str, str], limit: int) -> None:
+    for name, text in ({"proc/self/cgroup": groups} | {f"sys/fs/cgroup/{k}": v for k, v in files.items()}).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert memory_limit(tmp_path) == limit

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from sandkube.build.lock import File, Pin
+from sandkube.build.sources import Source, blobs, url
+from sandkube.build.sources.settings import Patience
+from sandkube.build.sources.url import fetch_file, resolve, unpack
 from sandkube.errors import HashMismatch, UserError
-from sandkube.fetch import blobs, url
-from sandkube.fetch.url import Patience, fetch_file, resolve, unpack
-from sandkube.lock import File, Pin
-from sandkube.recipe import Source
 from tests.servers import Cut, Drip, Other, Reset, Served, Shift, Stall, Status, file_server, only_loopback, zip_of
 
 SEED = 7
 CONTENT = random.Random(SEED).randbytes(300_000)
 FILE = File("thing.bin", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
-QUICK = Patience(attempts=3, stall=0.2, pause=0.01, total=5.0)
+QUICK = Patience(attempts=3, stall=20.0, pause=0.01, total=60.0)  # a loaded machine is no stall
+STALLED = replace(QUICK, stall=0.5)  # for servers that do stall
 PATH = "/d/thing.bin"
 
 
@@ -46,11 +47,21 @@ def test_fetched_once(server: Served, tmp_path: Path) -> None:
     assert not (tmp_path / "partial" / FILE.sha256).exists()
 
 
+def test_an_empty_file_is_a_file(server: Served, tmp_path: Path) -> None:
+    server.files["/d/empty"] = b""
+    address = f"{server.address}/d/empty"
+    (file,) = resolve("demo", Source("url", address), tmp_path / "pin", QUICK)
+    assert file == File("empty", hashlib.sha256(b"").hexdigest(), 0)
+    fetch_file("demo", file, [address], tmp_path, QUICK)
+    assert blobs.path_of(tmp_path, file.sha256).read_bytes() == b""
+    assert list((tmp_path / "partial").iterdir()) == []
+
+
 def test_cached_damage_is_named_and_mended(server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fetch(server, tmp_path)
     blobs.path_of(tmp_path, FILE.sha256).write_bytes(b"EVIL")
     assert fetch(server, tmp_path) == CONTENT
-    assert "demo: cached thing.bin was damaged; removed, it is fetched again\n" in capsys.readouterr().out
+    assert "demo: cached thing.bin was damaged; removed, it is fetched again\n" in capsys.readouterr().err
     assert len(server.seen) == 2
 
 
@@ -68,7 +79,7 @@ def test_reset_at_a_random_byte_goes_on_from_there(case: int, server: Served, tm
 @pytest.mark.parametrize("fault", [Cut(100_000), Stall(100_000)], ids=["cut", "stall"])
 def test_goes_on_at_the_byte_where_it_stopped(fault: Cut | Stall, server: Served, tmp_path: Path) -> None:
     server.faults[PATH] = [fault]
-    assert fetch(server, tmp_path) == CONTENT
+    assert fetch(server, tmp_path, STALLED if isinstance(fault, Stall) else QUICK) == CONTENT
     assert server.ranges(PATH) == ["", "bytes=100000-"]
 
 
@@ -106,7 +117,7 @@ def test_a_range_that_starts_elsewhere_is_refused(server: Served, tmp_path: Path
 def test_server_errors_pass(server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.faults[PATH] = [Status(503), Status(500)]
     assert fetch(server, tmp_path) == CONTENT
-    assert f"demo: {server.address}{PATH}: status 503; trying again\n" in capsys.readouterr().out
+    assert f"demo: {server.address}{PATH}: status 503; trying again\n" in capsys.readouterr().err
 
 
 def test_server_errors_that_stay(server: Served, tmp_path: Path) -> None:
@@ -146,7 +157,7 @@ def test_dripping_has_an_end(server: Served, tmp_path: Path) -> None:
 
 def test_progress_is_told(server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fetch(server, tmp_path, replace(QUICK, silence=-1.0))
-    assert f" of 0.3 MB from {server.address}{PATH}\n" in capsys.readouterr().out
+    assert f" of 0.3 MB from {server.address}{PATH}\n" in capsys.readouterr().err
 
 
 def test_wrong_bytes_are_never_used(server: Served, tmp_path: Path) -> None:
@@ -239,7 +250,7 @@ def test_a_cache_that_cannot_be_written_is_a_sentence(
     partial = tmp_path / "partial" / FILE.sha256
     partial.parent.mkdir()
     partial.symlink_to("/dev/full")
-    monkeypatch.setattr(url._Part, "size", lambda self: 0)
+    monkeypatch.setattr(url._Part, "size", lambda _: 0)
     with pytest.raises(UserError, match=r"^demo: .*: No space left on device$"):
         fetch(server, tmp_path)
 
@@ -249,7 +260,7 @@ def test_resolve_pins_what_is_there(server: Served, tmp_path: Path) -> None:
     server.faults["/gone/thing.bin"] = [Status(410)]
     source = Source("url", f"{server.address}/gone/thing.bin", mirrors=(f"{server.address}{PATH}?x=1",))
     server.files[f"{PATH}?x=1"] = CONTENT
-    assert resolve("demo", source, tmp_path, QUICK) == (FILE,)
+    assert resolve("demo", source, tmp_path, STALLED) == (FILE,)
     assert blobs.sound(tmp_path, FILE, "demo")
 
 
@@ -261,11 +272,11 @@ def test_resolve_goes_on_only_with_the_same_version(server: Served, tmp_path: Pa
     original = dict(server.files)
 
     class Changing(dict[str, bytes]):
-        def get(self, key: str, default: bytes | None = None) -> bytes | None:  # type: ignore[override]
+        def get(self, key: str, *_default: object) -> bytes | None:  # type: ignore[override]
             return original[key] if len(server.seen) == 1 else new
 
     server.files = Changing(original)
-    (file,) = resolve("demo", source, tmp_path, QUICK)
+    (file,) = resolve("demo", source, tmp_path, STALLED)
     assert file == File("thing.bin", hashlib.sha256(new).hexdigest(), len(new))
     assert server.ranges(PATH) == ["", "bytes=100000-"]
 
@@ -298,12 +309,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_unpack_strips_a_single_top_folder(files: dict[str, bytes], expected: dict[str, bytes], tmp_path: Path) -> None:
     pin = put(tmp_path, "a.zip", zip_of(files))
     (tmp_path / "into").mkdir()
-    unpack(Source("url", "http://h/a.zip"), pin, tmp_path / "into", tmp_path)
+    unpack(pin, tmp_path / "into", tmp_path)
     assert tree(tmp_path / "into") == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["blobs", "got", "into"]
 
 
 def test_unpack_of_a_plain_file(tmp_path: Path) -> None:
     (tmp_path / "into").mkdir()
-    unpack(Source("url", "http://h/thing"), put(tmp_path, "thing", b"x"), tmp_path / "into", tmp_path)
+    unpack(put(tmp_path, "thing", b"x"), tmp_path / "into", tmp_path)
     assert tree(tmp_path / "into") == {"thing": b"x"}

@@ -16,27 +16,27 @@ from typing import Any
 
 import pytest
 
-from sandkube import builders, plan, spec
+from sandkube.build import builders, code, plan, sources, spec
+from sandkube.build.plan import Plan
 from sandkube.digest import canonical_json, sha256_bytes
-from sandkube.recipe import SOURCE_KINDS
 from tests.projects import number, project
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden/keys.json"
 
 
-def covered(kind: str) -> str:
-    """What stands for a builder's digest."""
-    return "digest of " + " ".join((*builders._SHARED, *builders.SOURCES[kind]))
+def covered(loaded: Plan, name: str) -> str:
+    """What stands for the digest of a step's code."""
+    return "digest of " + " ".join((*code.SHARED, *loaded.code(name)))
 
 
 def derived(root: Path) -> Mapping[str, Any]:
     """Spec, preimage and key of each step."""
     loaded = plan.load(root)
     found = {}
-    for name, one in loaded.recipes.items():
+    for name in loaded.recipes:
         real = plan.derivation_of(loaded, name, lambda each: number(f"output of {each}"))
-        assert real.builder == builders.source_digest(one.kind)
-        derivation = dataclasses.replace(real, builder=covered(one.kind))
+        assert real.builder == code.digest(loaded.code(name))
+        derivation = dataclasses.replace(real, builder=covered(loaded, name))
         found[name] = {
             "key": derivation.key(),
             "preimage": derivation.preimage(),
@@ -80,8 +80,8 @@ def test_the_golden_project_has_every_kind(tmp_path: Path) -> None:
     """A kind of builder or source that is added must be added here too."""
     loaded = plan.load(project(tmp_path))
     assert spec.check(loaded.recipes, loaded.lock, tmp_path) == []
-    assert {one.kind for one in loaded.recipes.values()} == set(builders.SOURCES)
-    assert {one.source.kind for one in loaded.recipes.values() if one.source} == set(SOURCE_KINDS)
+    assert {one.kind for one in loaded.recipes.values()} == set(builders.KINDS)
+    assert {one.source.kind for one in loaded.recipes.values() if one.source} == set(sources.KINDS)
     for one in loaded.recipes.values():
         given = {field.name for field in dataclasses.fields(one.build) if getattr(one.build, field.name)}
         if one.name in ("runtime", "filter", "picture", "rootfs", "images", "bundle"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -17,17 +18,21 @@ from typing import Any
 
 import pytest
 
-from sandkube import builders, lock, plan
-from sandkube.derivation import Derivation
-from sandkube.lock import File, Pin
-from sandkube.plan import Plan
-from sandkube.recipe import SOURCED, C, Patch, Recipe
-from tests.projects import FILES, PROGRAMS, RECIPES, keys, project
+from sandkube.build import code, lock, plan, sources
+from sandkube.build.builders import KINDS, Patch
+from sandkube.build.builders.c import C
+from sandkube.build.derivation import Derivation
+from sandkube.build.lock import File, Pin
+from sandkube.build.plan import Plan
+from sandkube.build.recipe import Recipe
+from tests.projects import FILES, PINS, PROGRAMS, RECIPES, keys, project
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = {
     "Recipe.name": "two products with one derivation are one output",
     "Recipe.source": "its pin says what the bytes are; spec.check refuses a pin that is of another source",
+    "Recipe.description": "words for people",
+    "Recipe.optional": "when it is made, not what it is made of",
     "Recipe.kind": "goes with the type of the options",
     **dict.fromkeys(
         ("Tree.patches", "Go.patches", "C.patches"), "see test_patches_count_by_their_bytes_order_and_module"
@@ -36,7 +41,7 @@ LEFT_OUT = {
     "Pin.mod": "go.mod is in the zip",
     "Pin.commit": "the tree counts",
     "File.size": "the digest counts",
-    "File.pool": "where the file is fetched from",
+    **dict.fromkeys(("File.pool", "File.suite", "File.component", "File.sha1"), "where the file is fetched from"),
     "File.name": "see test_the_name_of_a_file_that_is_not_unpacked_counts",
 }
 
@@ -119,7 +124,7 @@ def test_every_field_of_a_recipe_counts(made: Plan, name: str) -> None:
     assert wrong == set()
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES if "source" in RECIPES[name] and name != "files"])
+@pytest.mark.parametrize("name", [name for name in PINS if PINS[name] != Pin("")])
 def test_every_field_of_a_pin_counts(made: Plan, name: str) -> None:
     pin = made.lock[name]
     used = {f"{name}.{field.name}" for field in dataclasses.fields(pin) if getattr(pin, field.name)}
@@ -132,7 +137,9 @@ def test_every_field_of_a_pin_counts(made: Plan, name: str) -> None:
 
 def test_what_is_left_out_counts_nowhere(made: Plan) -> None:
     for name, pin in made.lock.items():
-        files = tuple(replace(each, size=each.size + 1, pool="x") for each in pin.files)
+        files = tuple(
+            replace(each, size=each.size + 1, pool="x", suite="x", component="x", sha1="x") for each in pin.files
+        )
         other = replace(pin, spec="x", mod="x", commit="x", files=files)
         assert changed(made, with_pin(made, name, other)) == set()
     for recipe in made.recipes.values():
@@ -241,6 +248,7 @@ def test_place_times_and_umask_do_not_count(tmp_path: Path) -> None:
 
 def test_what_editors_and_empty_folders_leave_does_not_count(made: Plan) -> None:
     before = keys(made)
+    (made.root / "native/files/.#hosts").symlink_to("user@host.1234:5678")  # Emacs has hosts open
     for name in ("native/files/.hosts.swp", "native/files/etc/hosts~", "native/files/__pycache__/x.pyc"):
         path = made.root / name
         path.parent.mkdir(exist_ok=True)
@@ -273,29 +281,32 @@ def test_inputs_are_known_by_name_and_output(made: Plan) -> None:
     assert one.key() != other.key()
 
 
+CODE = {
+    (kind, origin): (*record.code, *(sources.KINDS[origin].code if origin else ()))
+    for kind, record in KINDS.items()
+    for origin in (sources.KINDS if record.sourced else ("",))
+}
+"""Modules whose meaning is in the keys of a builder's steps, by builder and source kind."""
 DIGESTS = """\
-import json, sys
+import json
 from pathlib import Path
-from sandkube import builders
-package = Path(builders.__file__).parents[1]
-assert package.parent == Path.cwd(), package
-def digests():
-    builders.source_digest.cache_clear()
-    return {kind: builders.source_digest(kind) for kind in builders.SOURCES}
-before, found = digests(), {}
-for path in sorted(package.rglob("*.py")):
+from sandkube.build import code
+assert code.PACKAGE.parent == Path.cwd(), code.PACKAGE
+modules = [str(path.relative_to(code.PACKAGE).with_suffix("")) for path in sorted(code.PACKAGE.rglob("*.py"))]
+by_statements, by_words = [], []
+for name in modules:
+    path, before = code.PACKAGE / f"{name}.py", code.digest([name])
     text = path.read_bytes()
-    path.write_bytes(text + b"# a comment\\n")
-    after = digests()
+    for more, changed in (b"X = 1\\n", by_statements), (b'# words\\n\\n"words"\\n', by_words):
+        path.write_bytes(text + more)
+        changed += [name] if code.digest([name]) != before else []
     path.write_bytes(text)
-    name = str(path.relative_to(package).with_suffix(""))
-    found[name] = [kind for kind in before if before[kind] != after[kind]]
-print(json.dumps(found))
+print(json.dumps([modules, by_statements, by_words]))
 """
 
 
-def test_a_builder_digest_covers_the_files_that_it_names(tmp_path: Path) -> None:
-    """In a copy of the engine, a byte more in each file: it changes the digests of the kinds that name it."""
+def test_what_code_means_is_in_its_digest_and_words_are_not(tmp_path: Path) -> None:
+    """In a copy of the engine, a statement more in each file, then a comment and a text that stands by itself."""
     shutil.copytree(ROOT / "sandkube", tmp_path / "sandkube", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(
         [sys.executable, "-S", "-c", f"import sys; sys.path[:0] = {['.', *sys.path]!r}\n{DIGESTS}"],
@@ -305,32 +316,67 @@ def test_a_builder_digest_covers_the_files_that_it_names(tmp_path: Path) -> None
         check=True,
         timeout=60,
     )
-    found = json.loads(done.stdout)
-    assert len(found) > 40
-    for name, kinds in found.items():
-        shared = name in builders._SHARED
-        assert kinds == [kind for kind in builders.SOURCES if shared or name in builders.SOURCES[kind]], name
+    modules, by_statements, by_words = json.loads(done.stdout)
+    assert len(modules) > 40
+    assert by_statements == modules
+    assert by_words == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("def f():\n    return 1\n", 'def f():\n    """Words."""\n    return (1)  # words\n', True),
+        ("A = 1\n", 'A = 1\n"""Words on A."""\n', True),
+        ('A = """Words."""\n', 'A = """Others."""\n', False),
+        ("A = 1\n", "A = 1.0\n", False),
+        ("A = 1\n", "A = True\n", False),
+        ("A = 'x'\n", "A = b'x'\n", False),
+        ("f('')\n", "f()\n", False),
+        ("A = f'{x}'\n", "A = f'{x!r}'\n", False),
+        ("def f(a, /): ...\n", "def f(a): ...\n", False),
+        ("f(*a)\n", "f(a)\n", False),
+        ("{**a, b: c}\n", "{a: c}\n", False),
+        ("if a:\n    b\nelse:\n    c\n", "if a:\n    b\n    c\n", False),
+    ],
+)
+def test_the_meaning_of_code(one: str, other: str, same: bool) -> None:
+    assert (code.meaning(one) == code.meaning(other)) == same
+
+
+def test_every_python_finds_the_same_meaning() -> None:
+    text = "import a.b as c\n\ndef f(x: int = 1, *, y=f'{c!r:>{x}} é') -> None:\n    return [z for z in x if z]\n"
+    assert code.meaning(text) == "988e9ed4e2983f8e1f4edfe8d767de325a8af05c7f831fc6b350acae6df42ce3"
 
 
 CARRIES = {
+    "tree": "normalises, copies and removes; what it writes is hashed after",
     "__init__": "empty",
+    "build/__init__": "empty",
+    "later": "imports",
+    "files": "whole files and locks",
+    "machine": "how much a compiler may use",
+    "build/sources/kind": "a record of functions, each in a module that is covered",
+    "build/builders/go_closure": "chooses modules, which are pinned",
+    "build/sources/__init__": "a table",
+    "build/builders/__init__": "a table",
     "errors": "sentences",
     "log": "lines for the user",
-    "run": "starts processes, with an environment that buildbox makes",
-    "decode": "strictness; what it lets through is in the options",
+    "run": "starts processes, with an environment that build/box makes",
+    **dict.fromkeys(("decode", "documents", "shapes"), "strictness; what it lets through is in the options"),
     "digest": "hashes: another hash is another key",
-    "lock": "pins: what they say is in the key",
-    "recipe": "options: what they say is in the key",
-    "fetch/settings": "proxies",
-    "fetch/blobs": "a file by its digest",
-    "store": "normalises every output alike, before its hash is taken",
+    "build/lock": "pins: what they say is in the key",
+    "build/recipe": "options: what they say is in the key",
+    "build/sources/settings": "proxies",
+    "build/sources/blobs": "a file by its digest",
+    "build/store": "normalises every output alike, before its hash is taken",
     "nar": "the serialisation that output hashes are made of",
 }
 """Modules that builders stand on and that write no output byte."""
 
 
+@functools.cache
 def stands_on(name: str) -> set[str]:
-    """Every module of the engine that one imports, and those import."""
+    """Every module of the engine that one imports, and those import that CARRIES does not excuse."""
     package = ROOT / "sandkube"
     found: set[str] = set()
     todo = [name]
@@ -339,6 +385,8 @@ def stands_on(name: str) -> set[str]:
         if at in found:
             continue
         found.add(at)
+        if at in CARRIES:
+            continue
         for node in ast.walk(ast.parse((package / f"{at}.py").read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "sandkube":
                 base = node.module.replace(".", "/").removeprefix("sandkube").lstrip("/")  # type: ignore[union-attr]
@@ -347,24 +395,13 @@ def stands_on(name: str) -> set[str]:
     return found
 
 
-UNPACKS = ("fetch/local", "fetch/go", "fetch/git", "fetch/url")
-
-
-def left_out(kind: str, *more: str) -> set[str]:
-    """What the code that makes a kind's output stands on and that neither its digest covers nor CARRIES excuses."""
-    covered = {*builders._SHARED, *builders.SOURCES[kind]}
-    starts = (covered | set(more)) - {"fetch/__init__"}
-    return set().union(*map(stands_on, starts)) - covered - CARRIES.keys()
-
-
-@pytest.mark.parametrize("kind", [kind for kind in builders.SOURCES if kind not in SOURCED])
-def test_the_digest_of_a_builder_that_composes_covers_all_that_writes(kind: str) -> None:
-    assert left_out(kind) == set()
-
-
-@pytest.mark.parametrize("kind", SOURCED)
-def test_the_digest_of_a_builder_with_a_source_covers_all_that_writes(kind: str) -> None:
-    assert left_out(kind, *UNPACKS) == set()
+@pytest.mark.parametrize("kinds", CODE, ids=" ".join)
+def test_the_code_of_a_step_covers_all_that_writes(kinds: tuple[str, str]) -> None:
+    """What the code that makes an output stands on is in its digest, or CARRIES excuses it."""
+    covered = {*code.SHARED, *CODE[kinds]}
+    left = set().union(*map(stands_on, covered)) - covered - CARRIES.keys()
+    carriers = {name for name in left if name.startswith("build/sources/")}  # of bytes that the cache checks again
+    assert left - carriers == set()
 
 
 def test_the_name_of_a_file_that_is_not_unpacked_counts(made: Plan) -> None:

@@ -231,3 +231,60 @@ func TestReapLeavesChildrenOfOurOwn(t *testing.T) {
 		}
 	}
 }
+
+// A setting that is on is left alone: it may be read-only.
+func TestForward(t *testing.T) {
+	folder := t.TempDir()
+	for name, before := range map[string]string{"on": "1\n", "off": "0\n"} {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(before), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		old := time.Unix(1, 0)
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := forward(path); err != nil {
+			t.Error(err)
+		}
+		data, err := os.ReadFile(path)
+		if err != nil || string(data) != "1\n" {
+			t.Errorf("%s: %q, %v", name, data, err)
+		}
+		found, err := os.Stat(path)
+		if err != nil || found.ModTime().Equal(old) != (name == "on") {
+			t.Errorf("%s: written to at %v, %v", name, found.ModTime(), err)
+		}
+	}
+	if err := forward(filepath.Join(folder, "no/folder")); err == nil {
+		t.Error("a setting that is not there")
+	}
+}
+
+func TestRemoveFolders(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "kubepods")
+	inner := filepath.Join(root, "besteffort", "pod1")
+	if err := os.MkdirAll(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	procs := filepath.Join(inner, "cgroup.procs")
+	if err := os.WriteFile(procs, []byte("17\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	want := inner + ": there are processes in it"
+	if err := removeFolders(root); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := os.Stat(procs); err != nil {
+		t.Errorf("something was removed: %v", err)
+	}
+	if err := os.Remove(procs); err != nil { // which a cgroup does itself
+		t.Fatal(err)
+	}
+	if err := removeFolders(root); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(root); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("left: %v", err)
+	}
+}

@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -105,7 +106,15 @@ func Settings(plan fixes.Plan) error {
 			}
 		}
 	}
-	return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1\n"), 0o644)
+	return forward("/proc/sys/net/ipv4/ip_forward")
+}
+
+// forward turns a setting on. Where it is on it may be read-only.
+func forward(path string) error {
+	if value, err := os.ReadFile(path); err == nil && string(bytes.TrimSpace(value)) == "1" {
+		return nil
+	}
+	return os.WriteFile(path, []byte("1\n"), 0o644)
 }
 
 func prepareSettings() error {

@@ -19,12 +19,22 @@ import (
 // APIAnswers returns when the API server answers /livez/ping. The server tells nobody that it
 // listens, so it is asked again after each refusal.
 func APIAnswers(ctx context.Context, config *rest.Config) error {
+	return ask(ctx, config, "/livez/ping", 20*time.Millisecond)
+}
+
+// APIHealthy returns when all of the API server's start is done. The controller manager waits for it ten seconds and
+// exits then (Kubernetes 1.34), which a busy machine exceeds.
+func APIHealthy(ctx context.Context, config *rest.Config) error {
+	return ask(ctx, config, "/healthz", 200*time.Millisecond)
+}
+
+func ask(ctx context.Context, config *rest.Config, path string, period time.Duration) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		return client.RESTClient().Get().AbsPath("/livez/ping").Do(ctx).Error() == nil, nil
+	return wait.PollUntilContextCancel(ctx, period, true, func(ctx context.Context) (bool, error) {
+		return client.RESTClient().Get().AbsPath(path).Do(ctx).Error() == nil, nil
 	})
 }
 

@@ -21,10 +21,10 @@ import (
 type Facts struct {
 	Release         string            `json:"release"`          // uname(2)
 	Settings        map[string]string `json:"settings"`         // value by name below /proc/sys; no entry: no such file
-	Mount           string            `json:"mount"`            // why mount(2) is refused; "" if it is not
-	Userns          string            `json:"userns"`           // why it is refused in a user namespace too, or Untried
+	Mount           string            `json:"mount"`            // why there can be no mounts, networks and cgroups of a node; "" if they can
+	Userns          string            `json:"userns"`           // why not in a user namespace either, or Untried
 	Entered         bool              `json:"entered"`          // this is such a user namespace, made for the node
-	MountSettings   string            `json:"mount_settings"`   // the same, below /proc/sys
+	MountSettings   string            `json:"mount_settings"`   // why mount(2) is refused below /proc/sys
 	Overlay         string            `json:"overlay"`          // why an overlay has no upper layer on this root
 	Device          bool              `json:"device"`           // the device of this root is among the mounts
 	Cgroup          string            `json:"cgroup"`           // v1, v2 or none
@@ -95,9 +95,10 @@ func Probe(temporary string, everything bool) (Facts, error) {
 		Cores:     runtime.NumCPU(),
 	}
 	facts.PercpuUsage = opens("/sys/fs/cgroup/cpuacct/cpuacct.usage_percpu")
-	facts.Mount, facts.MountSettings, facts.Overlay = mounts(folder)
+	facts.MountSettings, facts.Overlay = mounts(folder)
+	facts.Mount = reason(try("here", folder))
 	if facts.Mount != "" {
-		facts.Userns = reason(mountsInUserns())
+		facts.Userns = reason(try("apart", folder))
 	}
 	facts.CgroupNamespace = reason(apart(func() error { return unix.Unshare(unix.CLONE_NEWCGROUP) }))
 	facts.Device = deviceIsMounted(folder)
@@ -179,7 +180,7 @@ func apart(work func() error) error {
 }
 
 // mounts tries what the node would do, in a mount namespace of its own.
-func mounts(folder string) (plain, over, overlay string) {
+func mounts(folder string) (over, overlay string) {
 	err := apart(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("unshare: %w", err)
@@ -203,15 +204,18 @@ func mounts(folder string) (plain, over, overlay string) {
 		return nil
 	})
 	if err != nil {
-		return err.Error(), err.Error(), err.Error()
+		return err.Error(), err.Error()
 	}
-	return "", over, overlay
+	return over, overlay
 }
 
-// mountsInUserns tries whether root of a user namespace may mount.
-func mountsInUserns() error {
-	said, err := exec.Command(Userns, "--", filepath.Join(root(), "bin/busybox"), "mount", "--make-rprivate", "/").CombinedOutput()
-	return withWords(err, said)
+// try asks whether a node can be here, or apart, in a user namespace: native/starter asks the same program.
+func try(where, folder string) error {
+	said, err := exec.Command(Userns, "--try="+where, folder).CombinedOutput()
+	if text := bytes.TrimSpace(said); err != nil && len(text) > 0 {
+		return errors.New(string(text))
+	}
+	return err
 }
 
 // withWords adds what a program said to its failure.

@@ -80,13 +80,13 @@ const free = "none"
 
 var table = []fix{
 	{
-		name: MountRight, need: "the node and its containers are made of mounts",
+		name: MountRight, need: "the node and its containers are made of mounts, networks and cgroups",
 		look: func(facts Facts, _ Plan) (string, bool, []string) {
 			switch {
 			case facts.Entered:
 				return "refused where the node is started, but not to root of a user namespace, which this is", true, []string{Namespace}
 			case facts.Mount == "":
-				return "mounts are allowed", false, []string{Namespace}
+				return "allowed", false, []string{Namespace}
 			case facts.Userns == "":
 				return "refused, but not to root of a user namespace: " + facts.Mount, true, []string{Namespace}
 			}

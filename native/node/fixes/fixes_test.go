@@ -11,6 +11,9 @@ import (
 	"testing"
 )
 
+// init keeps the first thread for main, which tests do not run on: see apart.
+func init() { runtime.LockOSThread() }
+
 // complete are the facts of a sandbox that lacks nothing but the pause image, which none has.
 func complete() Facts {
 	settings := maps.Clone(Wanted)
@@ -265,7 +268,7 @@ func TestPrint(t *testing.T) {
 	for _, want := range []string{
 		"kernel            4.4.0; cgroups v1; 2048 MB of memory, 3 cores",
 		"works             mount below /proc/sys, inotify, ptrace with seccomp",
-		"refused           mount (refused), overlay on this root (invalid argument), cgroup namespace (invalid argument)",
+		"refused           mounts, networks and cgroups (refused), overlay on this root (invalid argument), cgroup namespace (invalid argument)",
 		"FIX                   USED             FOR WHAT; WHAT WAS FOUND; WHAT IT COSTS",
 		"kernel-log            NOTHING!         the kubelet reads the kernel's log",
 		"                                       no /dev/kmsg; pods will not run without a fix",
@@ -278,8 +281,6 @@ func TestPrint(t *testing.T) {
 
 // What is found here is what this machine says by other means, and the trials leave nothing.
 func TestProbe(t *testing.T) {
-	runtime.LockOSThread() // see apart
-	defer runtime.UnlockOSThread()
 	before, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		t.Fatal(err)
@@ -316,8 +317,6 @@ func TestProbe(t *testing.T) {
 
 // Without the interceptor's program its trial fails with a reason, and Decide goes on.
 func TestDecideTriesTheInterceptorWhenAsked(t *testing.T) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	Interceptor = filepath.Join(t.TempDir(), "interceptor")
 	facts, plan, err := Decide(t.TempDir(), map[string]string{KernelSettings: "off"}, false, true)
 	if err != nil || facts.Tracing == "" || facts.Tracing == Untried || plan.Used(KernelSettings) != Nothing {

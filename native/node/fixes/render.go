@@ -106,7 +106,7 @@ func Print(out io.Writer, facts Facts, plan Plan) error {
 
 func trials(facts Facts) (works, refused string) {
 	for _, each := range []struct{ name, why string }{
-		{inUserns("mount", facts), facts.Mount},
+		{inUserns("mounts, networks and cgroups", facts), facts.Mount},
 		{"mount below /proc/sys", facts.MountSettings},
 		{"overlay on this root", facts.Overlay},
 		{"cgroup namespace", facts.CgroupNamespace},

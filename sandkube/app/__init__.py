@@ -1,0 +1,1 @@
+"""Commands on clusters, which a checkout and an installed package have in common."""

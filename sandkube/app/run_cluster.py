@@ -1,0 +1,121 @@
+"""./do run-cluster: build, boot, wait for a Running pod."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from sandkube import log
+from sandkube.app.home import Home
+from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
+from sandkube.app.signals import release_signals
+from sandkube.app.verb import Verb
+from sandkube.cluster import in_place, programs, start
+from sandkube.cluster.deadline import LONGEST, Deadline
+from sandkube.cluster.place import Place, place
+from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.programs import Programs
+from sandkube.cluster.sandbox import KINDS, choose
+from sandkube.errors import UserError
+from sandkube.events import Booting, PodRunning, StageReached
+
+PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
+SANDBOX = option(
+    "sandbox", "", f"what to boot in: {', '.join(KINDS)}; if left out: what this place gives", metavar="KIND"
+)
+TIMEOUT = option(
+    *("timeout", 600.0, "how long the boot may take until the pod runs; 0 for no limit"),
+    metavar="SECONDS",
+)
+IN_PLACE = option("in-place", False, "boot right here, as root, in no other sandbox")
+
+
+def _boot(one: Place, made: Programs, port: int, deadline: Deadline, began: float, wall: str) -> None:
+    log.tell(Booting(one.name, wall))
+    for event in start.start(one, made, port, deadline):
+        if event["type"] == "stage":
+            took = round(time.monotonic() - began, 2)
+            log.tell(StageReached(one.name, event["stage"], took, event["seconds"]))
+
+
+def run_cluster(
+    home: Home, name: str, port: int, made: Programs, seconds: float, began: float, wall: str, *, machine: bool
+) -> int:
+    """Boot a cluster unless it runs, have the acceptance pod Running within `seconds`, print how to use it.
+
+    `wall` is what there is to say about the sandbox; with `machine`, events say all of it.
+    """
+    one = place(home.outputs, name)
+    client = start.kubectl_link(home.outputs, home.kubectl())
+    with one.lock():
+        deadline = Deadline(seconds)
+        fresh = one.running() is None
+        if fresh:
+            _boot(one, made, port, deadline, began, wall)
+        else:
+            log.say(f"cluster {name} is running already")
+        table = apply(Kubectl(made.kubectl, one), fresh=fresh, deadline=deadline)
+    log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
+    if not machine:
+        _show_use(home, one, client, table)
+    return 0
+
+
+def _show_use(home: Home, one: Place, client: Path, table: str) -> None:
+    flag = "" if one.name == "default" else f" --name {one.name}"
+    log.result(f"{table}\n")
+    log.result(
+        f"export KUBECONFIG={shlex.quote(home.told(one.kubeconfig))}\n"
+        f"{shlex.quote(home.told(client))} get pods --all-namespaces\n"
+        f"./do status   ./do logs{flag}   ./do shell-cluster{flag}   ./do stop-cluster{flag}"
+    )
+
+
+class RunCluster(Verb):
+    """./do run-cluster"""
+
+    name = "run-cluster"
+    doc_purpose = "have what is needed, boot a cluster, wait for a Running pod"
+    doc_usage = (
+        "[--name NAME] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...] [--timeout SECONDS] [--json]"
+    )
+    doc_description = "The cluster goes on in the background; stop it with stop-cluster."
+    stray = "a name goes with --name"
+    excluding = (("in-place", "sandbox"), ("in-place", "port"))
+    cmd_options = (NAME, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS)
+    needs_products = True
+
+    @staticmethod
+    def _kind(params: Any) -> tuple[str, str]:
+        """The kind to boot in, and what there is to say about it."""
+        kind: str = params["sandbox"]
+        if not params["in-place"]:
+            if kind:
+                programs.check_kind(kind)
+            return choose(kind)
+        if os.geteuid() != 0:
+            raise UserError("a node in place needs root", hint="without --in-place it gets a sandbox of its own")
+        return in_place.KIND, ""
+
+    def execute(self, params: Any, _words: list[str]) -> int:
+        """Build, boot, show."""
+        began = time.monotonic()
+        name, port, seconds = params["name"], params["port"], params["timeout"]
+        if not 0 <= seconds <= LONGEST:  # nor NaN
+            raise UserError(
+                f"run-cluster: --timeout takes seconds from 0, which is no limit, to {LONGEST:.0f}",
+                hint="./do help run-cluster",
+            )
+        tell_as_asked(params)
+        place(self.home.outputs, name)
+        kind, wall = self._kind(params)
+        if failed := self.home.make(params, programs.products(kind)):
+            return failed
+        release_signals()
+        made = programs.chosen(kind, self.home.output, params["fix"])
+        if kind == in_place.KIND:
+            in_place.check(made.bundle, made.arguments)
+        return run_cluster(self.home, name, port, made, seconds, began, wall, machine=params["json"])

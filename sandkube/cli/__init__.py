@@ -1,0 +1,1 @@
+"""What `./do` understands: one module a verb, and what doit needs of us."""

@@ -1,0 +1,79 @@
+"""A checkout with a finished build, to be mounted into containers at `PLACE`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from sandkube.build.places import Places
+from tests.anywhere.containers import MACHINE, PLACE
+from tests.anywhere.engines import Engine, run
+from tests.clones import ROOT, clone
+
+WHEELS = "wheels"
+"""The folder of Python packages in the checkout."""
+STEP = "test-target"
+"""A small C step that no cluster is made of."""
+PRODUCTS = ("bundle", "kubectl", "gvisor", "userns", "image-test", STEP)
+SETTINGS = (f"PIP_FIND_LINKS={PLACE}/{WHEELS}", "PIP_NO_INDEX=1", "PIP_DISABLE_PIP_VERSION_CHECK=1")
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A folder on this machine."""
+
+    folder: Path
+
+    def give_to(self, user: int) -> None:
+        """Make a user the owner of all that a run writes; outputs in the store are only read."""
+        trees = self.folder / "outputs/store/trees"
+        os.chown(self.folder, user, user)
+        for folder, folders, files in os.walk(self.folder):
+            here = Path(folder)
+            for name in (*folders, *files):
+                os.chown(here / name, user, user, follow_symlinks=False)
+            if here == trees:
+                folders.clear()
+
+    def forget(self, product: str) -> None:
+        """Have a product made anew by the next build."""
+        store = self.folder / "outputs/store"
+        (store / "records" / f"{(store / 'last' / product).read_text().strip()}.json").unlink(missing_ok=True)
+
+
+def _copy_build(target: Path) -> None:
+    """The products of this checkout: their trees, and what tells that they are up to date."""
+    store, result = ROOT / "outputs/store", ROOT / "outputs/result"
+    for name in ("last", "locks", "records"):
+        shutil.copytree(store / name, target / "store" / name)
+    (target / "store/trees").mkdir()
+    for link in result.iterdir():
+        tree = link.resolve()
+        if not (target / "store/trees" / tree.name).exists():
+            subprocess.run(["cp", "--archive", str(tree), str(target / "store/trees")], check=True)
+    shutil.copytree(result, target / "result", symlinks=True)
+    cache = Places.of(ROOT, os.environ).cache / "zig"
+    shutil.copytree(cache, target / "home/.cache/sandkube/zig", symlinks=True)
+
+
+def _fetch_wheels(folder: Path, root: Path) -> None:
+    """What `./do` installs, for the Python of the containers."""
+    version = max(path.name.removeprefix("python") for path in (root / "usr/bin").glob("python3.[0-9][0-9]"))
+    words = ["download", "--quiet", "--only-binary=:all:", "--require-hashes", f"--python-version={version}"]
+    words += [f"--dest={folder}", f"--requirement={ROOT / 'requirements.txt'}"]
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+
+
+def make(base: Path, engine: Engine, root: Path) -> Checkout:
+    """A copy of this checkout, set up and up to date for whoever runs it in a container."""
+    one = Checkout(clone(base, "checkout").folder)
+    _copy_build(one.folder / "outputs")
+    _fetch_wheels(one.folder / WHEELS, root)
+    one.forget(STEP)  # a compiler's cache is warm after it
+    found = run(engine, replace(MACHINE, env=SETTINGS), one.folder, [["./do", "build", *PRODUCTS]])
+    assert found.done[0].status == 0, found.done[0].said
+    return one

@@ -1,0 +1,137 @@
+"""Other distributions: what is built from Debian's packages comes out the same where Debian 12's apt is not."""
+
+from __future__ import annotations
+
+import functools
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from sandkube.build import plan
+from sandkube.build.sources import blobs, deb, deb_places
+from sandkube.tree import remove_tree
+from tests.anywhere.roots import HOME, Root
+from tests.clones import PATH, ROOT, Clone, clone
+from tests.servers import Served, file_server
+
+NAMES = ("busybox", "libseccomp")
+FOLDER = f"{HOME}/a clone"
+"""A folder with a blank, as the user sees it."""
+
+_AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@b")
+
+
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - start:.1f} s")
+
+
+def clone_into(root: Root) -> Clone:
+    """A clone of this checkout in the home of a root's user."""
+    made = clone(root.home, Path(FOLDER).name, home=root.home)
+    root.own(made.folder)
+    return made
+
+
+def hashes(made: Mapping[str, str]) -> dict[str, str]:
+    return {name: made[name] for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def pool(here: Clone) -> Iterator[Served]:
+    """A mirror on loopback with the pinned files and nothing else."""
+    loaded, cache = plan.load(ROOT), here.home / ".cache/sandkube"
+    with file_server() as served:
+        for name in NAMES:
+            source, files = loaded.recipes[name].source, loaded.pin(name).files
+            assert source is not None
+            deb.fetch(name, source, files, cache)
+            for file in files:
+                served.files[f"/debian/{file.pool}"] = blobs.path_of(cache, file.sha256).read_bytes()
+        yield served
+
+
+def test_in_debian_13_with_nothing_set(trixie: Root, ours: Mapping[str, str]) -> None:
+    made = clone_into(trixie)
+    with timed("busybox and libseccomp in Debian 13, nothing cached"):
+        said = trixie.run("./do", "build", *NAMES, cwd=FOLDER)
+    assert hashes(made.outputs()) == hashes(ours)
+    assert "busybox: fetching busybox-static_1.35.0-4+deb12u1+b1_amd64.deb by apt from " in said
+    assert "libseccomp: fetching libseccomp_2.5.4.orig.tar.gz by apt from " in said
+
+
+@pytest.mark.parametrize("setting", [deb_places.MIRROR, deb_places.DEFAULT_MIRROR])
+def test_without_apt(setting: str, without_apt: Root, pool: Served, ours: Mapping[str, str]) -> None:
+    assert not (without_apt.folder / "usr/bin/apt-get").exists()
+    assert not (without_apt.folder / "usr/bin/dpkg").exists()
+    folder = without_apt.home / Path(FOLDER).name
+    made = Clone(folder, without_apt.home) if folder.exists() else clone_into(without_apt)
+    forget(made)
+    pool.seen.clear()
+    with timed(f"busybox and libseccomp without apt, {setting}"):
+        without_apt.run("./do", "build", *NAMES, cwd=FOLDER, env={setting: f"{pool.address}/debian"})
+    assert hashes(made.outputs()) == hashes(ours)
+    assert {path for path, _ in pool.seen} == set(pool.files), "from there and nowhere else"
+
+
+@pytest.fixture
+def repository(trixie: Root) -> Iterator[str]:
+    """This checkout as a repository in the root, with all that git knows as it is now; its path there."""
+    source = clone(trixie.folder, "source").folder
+    for words in (["init", "--quiet"], ["add", "--all"], [*_AUTHOR, "commit", "--quiet", "--message", "as it is"]):
+        subprocess.run(["git", *words], cwd=source, check=True, env={"PATH": PATH, "HOME": str(source.parent)})
+    trixie.own(source)  # git refuses a repository of another user
+    yield "/source"
+    shutil.rmtree(source)
+
+
+def test_everything_in_debian_13(trixie: Root, repository: str, here: Clone) -> None:
+    """What a newcomer does there: another user, folder, Python, zone, language and umask, nothing built or fetched
+    before; the same bytes.
+    """
+    here.do("build")
+    trixie.empty_home()
+    env = {"TZ": "Pacific/Chatham", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"}
+    run = functools.partial(trixie.run, env=env, umask=0o077)
+    run("git", "clone", "--quiet", repository, "sandkube")
+    folder = f"{HOME}/sandkube"
+    with timed("run-cluster in Debian 13, nothing cached"):
+        said = run("./do", "run-cluster", cwd=folder)
+    try:
+        assert re.search(r"^test-100-final +1/1 +Running ", said, re.MULTILINE)
+        nodes = run("./do", "kubectl", "--", "get", "nodes", "--no-headers", cwd=folder)
+        assert re.search(r"^runsc +Ready ", nodes, re.MULTILINE)
+    finally:
+        run("./do", "stop-cluster", cwd=folder)
+    compare(here.outputs(), Clone(trixie.home / "sandkube", trixie.home).outputs())
+
+
+def compare(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
+    """Show the output hashes of both side by side, and want them all equal."""
+    table = Table("OUTPUT", "HERE", "DEBIAN 13", "", box=None)
+    for name in sorted({*ours, *theirs}):
+        one, other = ours.get(name, "missing"), theirs.get(name, "missing")
+        table.add_row(name, one[:32], other[:32], "same" if one == other else "DIFFERENT")
+    Console(width=100).print(table)
+    assert theirs == {name: ours[name] for name in theirs}
+    assert {"bundle", "kubectl", "gvisor", "images", *NAMES} <= theirs.keys()
+
+
+def forget(made: Clone) -> None:
+    """Make the two products and their sources missing, if they are there; compilers stay."""
+    for name in NAMES:
+        tree = (made.folder / "outputs/result" / name).resolve()
+        if tree.exists():
+            remove_tree(tree)
+            for file in plan.load(made.folder).pin(name).files:
+                blobs.path_of(made.home / ".cache/sandkube", file.sha256).unlink()

@@ -1,0 +1,286 @@
+"""A real registry as a shared cache: pushed to, collected, fetched from, killed."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import json
+import os
+import re
+import ssl
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from http.client import HTTPException, HTTPSConnection
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
+from sandkube.archive import unpack_deb
+from sandkube.build.lock import File
+from sandkube.build.places import Places
+from sandkube.build.sources import Source, blobs, deb
+from tests.registries import PASSWORD, USER, Certificates, certificates
+from tests.servers import running
+from tests.small import RECIPES, ROOT, Said, Small, small
+
+SOURCE = Source("deb", "docker-registry", "2.8.2+ds1-1")
+PINNED = File(
+    "docker-registry_2.8.2+ds1-1_amd64.deb",
+    "a9bd06c0e006854608f8469b4371743f40604ad90975532bb3b7ceeb72fe2913",
+    4954916,
+    "pool/main/d/docker-registry/docker-registry_2.8.2+ds1-1_amd64.deb",
+    "bookworm",
+    "main",
+    "e56a894ce3aaf688756bd88fe282c3114e829ce9",
+)
+HTPASSWD = f"{USER}:$2b$04$f6rloaNdYUt17dg22.si2ubxPkdtENWDirV2XdhHJpo7hANn0vNHe\n"
+"""PASSWORD by bcrypt."""
+AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Debian's docker-registry, fetched as a recipe's source is, whatever this machine is."""
+    cache, into = Places.of(ROOT, os.environ).cache, tmp_path_factory.mktemp("registry")
+    deb.fetch("docker-registry", SOURCE, (PINNED,), cache)
+    unpack_deb(blobs.path_of(cache, PINNED.sha256), into, name=PINNED.name)
+    return into / "usr/bin/docker-registry"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@dataclass
+class Running:
+    """A registry that listens on a port of loopback with TLS."""
+
+    program: Path
+    config: Path
+    process: subprocess.Popen[str]
+    port: int
+
+    def collect(self) -> str:
+        """Remove what no tag holds; what was said."""
+        words = [str(self.program), "garbage-collect", "--delete-untagged", str(self.config)]
+        done: str = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return done
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@contextlib.contextmanager
+def started(program: Path, folder: Path, made: Certificates, auth: Mapping[str, Any]) -> Iterator[Running]:
+    config = {
+        "version": "0.1",
+        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+        "http": {"addr": "127.0.0.1:0", "tls": {"certificate": str(made.server), "key": str(made.key)}},
+        "auth": auth,
+    }
+    path = folder / "registry.yml"
+    path.write_text(json.dumps(config))
+    with subprocess.Popen(
+        [program, "serve", path], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as one:
+        assert one.stderr is not None
+        try:
+            said: list[str] = []
+            for line in one.stderr:
+                said.append(line)
+                if found := re.search(r"listening on 127\.0\.0\.1:(\d+), tls", line):
+                    break
+            else:
+                pytest.fail("".join(said))
+            reader = threading.Thread(target=one.stderr.read)
+            reader.start()
+            yield Running(program, path, one, int(found[1]))
+        finally:
+            one.kill()
+        reader.join()
+
+
+@pytest.fixture
+def registry(program: Path, made: Certificates, tmp_path: Path) -> Iterator[Running]:
+    """One that wants a name and a password."""
+    (tmp_path / "htpasswd").write_text(HTPASSWD)
+    auth = {"htpasswd": {"realm": "tests", "path": str(tmp_path / "htpasswd")}}
+    with started(program, tmp_path, made, auth) as one:
+        yield one
+
+
+def writer(folder: Path, port: int, made: Certificates) -> tuple[Small, str]:
+    """A checkout that pushes, with the files of docker and podman in its home; and its key."""
+    one = small(folder / "writer")
+    home = Path(one.env["HOME"])
+    (home / ".docker").mkdir()
+    (home / ".docker/config.json").write_text(json.dumps({"auths": {f"127.0.0.1:{port}": {"auth": AUTH}}}))
+    trusted = home / f".config/containers/certs.d/127.0.0.1:{port}/ca.crt"
+    trusted.parent.mkdir(parents=True)
+    trusted.write_bytes(made.authority.read_bytes())
+    cache = {"SANDKUBE_CACHE": f"oci://127.0.0.1:{port}/team/cache?write"}
+    one = replace(one, env={**one.env, **cache})
+    return one, one.do("key", "new", "ours").out.strip()
+
+
+def reader(folder: Path, name: str, port: int, key: str, made: Certificates) -> Small:
+    """A checkout with a home that has a login in .netrc and a key to trust."""
+    one = small(folder / name)
+    Path(one.env["HOME"], ".netrc").write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
+    cache = {"SANDKUBE_CACHE": f"oci://127.0.0.1:{port}/team/cache", "SSL_CERT_FILE": str(made.authority)}
+    one = replace(one, env={**one.env, **cache})
+    assert one.do("key", "trust", key).status == 0
+    return one
+
+
+def outputs(one: Small) -> dict[str, str]:
+    return {name: (one.folder / "outputs/result" / name).resolve().name for name in RECIPES}
+
+
+def built(one: Small) -> Said:
+    said = one.do("build", *RECIPES)
+    assert said.status == 0, said.err
+    assert PASSWORD not in said.err + said.out
+    assert AUTH not in said.err + said.out
+    return said
+
+
+def cache_lines(said: Said) -> list[str]:
+    return [line for line in said.err.splitlines() if line.startswith("cache ")]
+
+
+def test_what_one_pushes_another_fetches(registry: Running, made: Certificates, tmp_path: Path) -> None:
+    ours, key = writer(tmp_path, registry.port, made)
+    first = built(ours)
+    assert set(first.steps()) == set(RECIPES)
+    (line,) = cache_lines(first)
+    assert re.fullmatch(rf"cache oci://127\.0\.0\.1:{registry.port}/team/cache: [\d.]+ MB pushed", line)
+    assert "blob eligible for deletion" not in registry.collect()
+    theirs = reader(tmp_path, "reader", registry.port, key, made)
+    second = built(theirs)
+    assert second.steps() == {}
+    assert outputs(theirs) == outputs(ours)
+    (line,) = cache_lines(second)
+    assert re.fullmatch(rf"cache oci://127\.0\.0\.1:{registry.port}/team/cache: 3 trees fetched \([\d.]+ MB\)", line)
+
+
+@contextlib.contextmanager
+def front(registry: Running, made: Certificates, gets: int) -> Iterator[int]:
+    """The port of a server that hands requests on, and kills the registry when a blob is asked for once more."""
+    context = ssl.create_default_context(cafile=str(made.authority))
+    seen: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            if "/blobs/" in self.path:
+                seen.append(self.path)
+                if len(seen) > gets:
+                    registry.kill()
+            connection = HTTPSConnection("127.0.0.1", registry.port, context=context)
+            try:
+                connection.request("GET", self.path, headers=dict(self.headers.items()))
+                answer = connection.getresponse()
+                body = answer.read()
+            except (OSError, HTTPException):
+                return  # which closes the connection
+            finally:
+                connection.close()
+            self.send_response(answer.status)
+            for name, value in answer.getheaders():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with running(Handler) as server:
+        yield server.server_port
+
+
+@pytest.mark.parametrize("gets", [0, 3, 4, 6])
+def test_a_registry_that_is_killed(gets: int, registry: Running, made: Certificates, tmp_path: Path) -> None:
+    """`gets`: records, indexes and chunks that are answered before; a build asks for nine."""
+    ours, key = writer(tmp_path, registry.port, made)
+    built(ours)
+    with front(registry, made, gets) as port:
+        theirs = reader(tmp_path, "reader", port, key, made)
+        said = built(theirs)
+    assert said.steps()
+    assert outputs(theirs) == outputs(ours)
+    (line,) = cache_lines(said)
+    assert re.search(r"[123] faults, the first: 127\.0\.0\.1: ", line)
+
+
+def _token(made: Certificates, query: Mapping[str, list[str]]) -> str:
+    """As https://distribution.github.io/distribution/spec/auth/jwt/ wants it, signed by the server's key."""
+
+    def part(data: bytes) -> str:
+        return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+    key = serialization.load_pem_private_key(made.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    certificate = x509.load_pem_x509_certificate(made.server.read_bytes())
+    chain = [base64.b64encode(certificate.public_bytes(serialization.Encoding.DER)).decode()]
+    kind, name, actions = query["scope"][0].split(":")
+    now = int(datetime.datetime.now(datetime.UTC).timestamp())
+    claims = {
+        **{"iss": "tests", "sub": USER, "aud": query["service"][0], "jti": "1"},
+        **{"iat": now, "nbf": now - 60, "exp": now + 300},
+        "access": [{"type": kind, "name": name, "actions": actions.split(",")}],
+    }
+    head = {"typ": "JWT", "alg": "ES256", "x5c": chain}
+    signed = ".".join(part(json.dumps(each).encode()) for each in (head, claims))
+    numbers = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{signed}.{part(b''.join(each.to_bytes(32, 'big') for each in numbers))}"
+
+
+@contextlib.contextmanager
+def token_server(made: Certificates, scopes: list[str]) -> Iterator[str]:
+    """Gives tokens to who logs in, and notes their scopes; yields the realm."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            query = parse_qs(urlsplit(self.path).query)
+            known = self.headers.get("Authorization") == f"Basic {AUTH}"
+            scopes.append(query["scope"][0])
+            body = json.dumps({"token": _token(made, query)} if known else {}).encode()
+            self.send_response(200 if known else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    with running(Handler) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(made.server, made.key)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        yield f"https://127.0.0.1:{server.server_port}/token"
+
+
+def test_tokens(program: Path, made: Certificates, tmp_path: Path) -> None:
+    scopes: list[str] = []
+    with token_server(made, scopes) as realm:
+        auth = {"realm": realm, "service": "here", "issuer": "tests", "rootcertbundle": str(made.authority)}
+        with started(program, tmp_path, made, {"token": auth}) as registry:
+            ours, key = writer(tmp_path, registry.port, made)
+            built(ours)
+            assert scopes == ["repository:team/cache:pull", "repository:team/cache:pull,push"]
+            theirs = reader(tmp_path, "reader", registry.port, key, made)
+            assert built(theirs).steps() == {}
+            assert outputs(theirs) == outputs(ours)
+    assert scopes[2:] == ["repository:team/cache:pull"]
