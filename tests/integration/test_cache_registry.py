@@ -26,11 +26,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from sandkube.archive import unpack_deb
-from sandkube.build.lock import File
+from sandkube.build.lock import File, Pin
 from sandkube.build.places import Places
 from sandkube.build.sources import Source, blobs, deb
+from sandkube.digest import sha256_bytes
 from tests.registries import PASSWORD, USER, Certificates, certificates
-from tests.servers import running
+from tests.servers import Served, Status, file_server, running, zip_of
 from tests.small import RECIPES, ROOT, Said, Small, small
 
 SOURCE = Source("deb", "docker-registry", "2.8.2+ds1-1")
@@ -46,6 +47,9 @@ PINNED = File(
 HTPASSWD = f"{USER}:$2b$04$f6rloaNdYUt17dg22.si2ubxPkdtENWDirV2XdhHJpo7hANn0vNHe\n"
 """PASSWORD by bcrypt."""
 AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+ZIPS = {"words.zip": zip_of({"words": b"some words\n" * 90_000}), "more.zip": zip_of({"more": b"more\n"})}
 
 
 @pytest.fixture(scope="session")
@@ -121,9 +125,22 @@ def registry(program: Path, made: Certificates, tmp_path: Path) -> Iterator[Runn
         yield one
 
 
-def writer(folder: Path, port: int, made: Certificates) -> tuple[Small, str]:
+def checkout(folder: Path, served: Served | None) -> Small:
+    """With the usual recipes, or with those of two files that a server has."""
+    if served is None:
+        return small(folder)
+    tree = 'description = "d"\nsource = "url:%s"\n[build]\nkind = "tree"\n'
+    recipes = {name.removesuffix(".zip"): tree % f"{served.address}/{name}" for name in ZIPS}
+    pins = {
+        name.removesuffix(".zip"): Pin("", files=(File(name, sha256_bytes(content), len(content)),))
+        for name, content in ZIPS.items()
+    }
+    return small(folder, recipes, pins)
+
+
+def writer(folder: Path, port: int, made: Certificates, served: Served | None = None) -> tuple[Small, str]:
     """A checkout that pushes, with the files of docker and podman in its home; and its key."""
-    one = small(folder / "writer")
+    one = checkout(folder / "writer", served)
     home = Path(one.env["HOME"])
     (home / ".docker").mkdir()
     (home / ".docker/config.json").write_text(json.dumps({"auths": {f"127.0.0.1:{port}": {"auth": AUTH}}}))
@@ -135,9 +152,9 @@ def writer(folder: Path, port: int, made: Certificates) -> tuple[Small, str]:
     return one, one.do("key", "new", "ours").out.strip()
 
 
-def reader(folder: Path, name: str, port: int, key: str, made: Certificates) -> Small:
+def reader(folder: Path, name: str, port: int, key: str, made: Certificates, served: Served | None = None) -> Small:
     """A checkout with a home that has a login in .netrc and a key to trust."""
-    one = small(folder / name)
+    one = checkout(folder / name, served)
     Path(one.env["HOME"], ".netrc").write_text(f"machine 127.0.0.1 login {USER} password {PASSWORD}\n")
     cache = {"SANDKUBE_CACHE": f"oci://127.0.0.1:{port}/team/cache", "SSL_CERT_FILE": str(made.authority)}
     one = replace(one, env={**one.env, **cache})
@@ -149,8 +166,8 @@ def outputs(one: Small) -> dict[str, str]:
     return {name: (one.folder / "outputs/result" / name).resolve().name for name in RECIPES}
 
 
-def built(one: Small) -> Said:
-    said = one.do("build", *RECIPES)
+def built(one: Small, *names: str) -> Said:
+    said = one.do("build", *(names or RECIPES))
     assert said.status == 0, said.err
     assert PASSWORD not in said.err + said.out
     assert AUTH not in said.err + said.out
@@ -174,6 +191,53 @@ def test_what_one_pushes_another_fetches(registry: Running, made: Certificates, 
     assert outputs(theirs) == outputs(ours)
     (line,) = cache_lines(second)
     assert re.fullmatch(rf"cache oci://127\.0\.0\.1:{registry.port}/team/cache: 3 trees fetched \([\d.]+ MB\)", line)
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    with file_server({f"/{name}": content for name, content in ZIPS.items()}) as one:
+        yield one
+
+
+def gone(served: Served) -> None:
+    """Upstream has its files no more."""
+    served.seen.clear()
+    served.faults = {f"/{name}": [Status(404)] * 9 for name in ZIPS}
+
+
+def test_sources_that_upstream_has_no_more(
+    registry: Running, made: Certificates, served: Served, tmp_path: Path
+) -> None:
+    """What one fetches is given to the registry, which keeps it; another, who trusts nobody, takes it from there."""
+    ours, key = writer(tmp_path, registry.port, made, served)
+    built(ours, "words", "more")
+    assert "blob eligible for deletion" not in registry.collect()
+    gone(served)
+    theirs = reader(tmp_path, "reader", registry.port, key, made, served)
+    assert theirs.do("key", "revoke", "ours").status == 0
+    said = built(theirs, "words", "more")
+    assert set(said.steps()) == {"words", "more"}
+    assert (theirs.folder / "outputs/result/more/more").read_text() == "more\n"
+    line, *_ = cache_lines(said)
+    assert re.search(r"/team/cache: 2 files of sources fetched \([\d.]+ MB\)$", line)
+    assert served.seen == []
+
+
+@pytest.mark.parametrize("gets", [0, 1, 2])
+def test_a_registry_that_is_killed_with_sources(
+    gets: int, registry: Running, made: Certificates, served: Served, tmp_path: Path
+) -> None:
+    """`gets`: blobs that are answered before; a build that trusts nobody asks for two records and two files."""
+    ours, key = writer(tmp_path, registry.port, made, served)
+    built(ours, "words", "more")
+    with front(registry, made, gets) as port:
+        theirs = reader(tmp_path, "reader", port, key, made, served)
+        assert theirs.do("key", "revoke", "ours").status == 0
+        said = built(theirs, "words", "more")
+    assert set(said.steps()) == {"words", "more"}
+    assert (theirs.folder / "outputs/result/words/words").read_bytes() == b"some words\n" * 90_000
+    line, *_ = cache_lines(said)
+    assert re.search(r"\d faults( with sources)?, the first: 127\.0\.0\.1: ", line)
 
 
 @contextlib.contextmanager

@@ -114,6 +114,115 @@ def test_tags_without_a_record(manifest: bytes, said: str, one: Registry, home: 
     assert (caught.value.message, isinstance(caught.value, Unusable)) == (said, False)
 
 
+CONTENT = bytes(range(256)) * 9000
+
+
+def got(cache: Oci, name: str, folder: Path, limit: int = len(CONTENT)) -> bytes | None:
+    """What a cache gives by the name of a source."""
+    with (folder / "got").open("w+b") as sink:
+        found = cache.source(name, sink, limit)
+    return (folder / "got").read_bytes() if found else None
+
+
+def put(cache: Oci, name: str, folder: Path, content: bytes = CONTENT) -> None:
+    (folder / "file").write_bytes(content)
+    cache.put_source(name, folder / "file")
+
+
+@pytest.mark.parametrize("name", [blob_of(CONTENT).sha256, f"h1-{KEY}", f"git-{'ab' * 20}"])
+def test_a_source_is_a_layer(name: str, one: Registry, logged_in: Oci, tmp_path: Path) -> None:
+    """Of a manifest that the specification allows; a record's tag is never a source's."""
+    one.wants = "bearer"
+    assert (got(logged_in, name, tmp_path), logged_in.has_source(name)) == (None, False)
+    put(logged_in, name, tmp_path)
+    assert (got(logged_in, name, tmp_path), logged_in.has_source(name)) == (CONTENT, True)
+    assert got(logged_in, KEY, tmp_path) is None
+    assert logged_in.record(name) is None
+    manifest = json.loads(one.manifests[f"source-{name}"])
+    assert one.types[f"source-{name}"] == manifest["mediaType"] == "application/vnd.oci.image.manifest.v1+json"
+    assert manifest["artifactType"] == "application/vnd.sandkube.source.v1"
+    empty = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest(b"{}"), "size": 2}
+    assert (manifest["config"], one.blobs[digest(b"{}")]) == (empty, b"{}")
+    assert [each["digest"] for each in manifest["layers"]] == [digest(CONTENT)]
+    put(logged_in, name, tmp_path, b"other")
+    assert got(logged_in, name, tmp_path) == b"other", "what had other bytes is replaced"
+    put(logged_in, "empty", tmp_path, b"")
+    assert got(logged_in, "empty", tmp_path) == b""
+
+
+def test_a_source_is_not_read_beyond_what_was_said(one: Registry, home: Path, tmp_path: Path) -> None:
+    cache = opened(one, home)
+    put(cache, "a", tmp_path)
+    found = got(cache, "a", tmp_path, 1000)
+    assert found is not None
+    assert 1000 < len(found) < len(CONTENT), "no more than a piece above the limit is read"
+    one.blobs[digest(CONTENT)] = CONTENT * 2
+    found = got(cache, "a", tmp_path, 1 << 30)
+    assert found is not None
+    assert len(CONTENT) < len(found) < 2 * len(CONTENT), "nor above the manifest's size"
+
+
+def test_a_source_without_its_blob(one: Registry, home: Path, tmp_path: Path) -> None:
+    """Is none, so that somebody puts it there again."""
+    cache = opened(one, home)
+    put(cache, "a", tmp_path)
+    one.blobs.clear()
+    assert (got(cache, "a", tmp_path), cache.has_source("a")) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (b"<html>", "a manifest that is not understood"),
+        (b"[" * 100_000, "a manifest that is not understood"),
+        (b'{"layers": 3}', "a manifest that is not understood"),
+        (b'{"layers": [{}, {}]}', "a manifest that is not understood"),
+        (oci.manifest_of(blob_of(RECORD), []), "a manifest that is not understood"),
+        (oci.manifest_of(blob_of(RECORD), [blob_of(b"a")]), "a manifest without a file of a source"),
+        (oci.source_manifest_of(Blob("../" + "0" * 61, 1)), "a manifest without a file of a source"),
+        (oci.source_manifest_of(Blob("0" * 64, -1)), "a manifest without a file of a source"),
+    ],
+    ids=["no JSON", "deep", "no list", "two", "no layer", "a record's", "odd digest", "odd size"],
+)
+def test_tags_without_a_source(manifest: bytes, said: str, one: Registry, home: Path, tmp_path: Path) -> None:
+    """Each is a fault for who reads, and replaced by who writes."""
+    one.manifests["source-a"] = manifest
+    cache = opened(one, home)
+    with pytest.raises(UserError) as caught:
+        got(cache, "a", tmp_path)
+    assert (caught.value.message, isinstance(caught.value, Unusable)) == (said, False)
+    assert not cache.has_source("a")
+    put(cache, "a", tmp_path)
+    assert got(cache, "a", tmp_path) == CONTENT
+
+
+def test_faults_with_sources(one: Registry, home: Path, tmp_path: Path) -> None:
+    """Whole files are sent and asked for again, from their start; what stays is told."""
+    cache, blob = opened(one, home), f"/v2/team/cache/blobs/{digest(CONTENT)}"
+    one.faults["PUT /v2/team/cache/blobs/uploads/u1"] = [(0, {})]
+    one.faults["PUT /v2/team/cache/blobs/uploads/u2"] = [(503, {})]
+    one.faults["PUT /v2/team/cache/manifests/source-a"] = [(500, {})]
+    put(cache, "a", tmp_path)
+    assert one.blobs[digest(CONTENT)] == CONTENT
+    one.faults[f"GET {blob}"] = [(0, {}), (503, {})]
+    assert got(cache, "a", tmp_path) == CONTENT
+    one.faults[f"GET {blob}"] = [(403, {})]
+    with pytest.raises(Unusable, match=r"^127\.0\.0\.1: status 403, without a login, for none was found$"):
+        got(cache, "a", tmp_path)
+    one.faults["HEAD " + blob] = [(500, {})] * 3
+    with pytest.raises(Unusable, match=r"^127\.0\.0\.1: status 500$"):
+        cache.has_source("a")
+
+
+def test_a_page_of_a_refusal_is_no_source(one: Registry, home: Path, tmp_path: Path) -> None:
+    """Neither is it left in the file."""
+    put(opened(one, home), "a", tmp_path)
+    one.wants = "basic"
+    with (tmp_path / "got").open("w+b") as sink, pytest.raises(Unusable, match="UNAUTHORIZED"):
+        opened(one, home).source("a", sink, len(CONTENT))
+    assert (tmp_path / "got").read_bytes() == b""
+
+
 def test_a_refusal_of_many_brackets() -> None:
     assert oci._code(Answer(500, {}, b"[" * 4096, "")) == ""
 

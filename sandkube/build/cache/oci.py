@@ -1,8 +1,9 @@
 """An OCI registry as a cache (https://github.com/opencontainers/distribution-spec).
 
 A record is an image manifest, tagged by its key: its config is the record, and its layers are the blobs that the record
-stands for, so that a registry which collects garbage keeps them. Nothing of it is believed: a record is signed, and who
-reads a blob hashes it.
+stands for, so that a registry which collects garbage keeps them. A file of a source is the only layer of a manifest,
+tagged `source-<name>`, without a config. Nothing of it is believed: a record is signed, who reads a blob hashes it, and
+the name of a source says which bytes it must have.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 from urllib.parse import SplitResult, urldefrag, urlencode, urljoin, urlsplit
 
 from sandkube.build.cache import logins
@@ -20,7 +22,7 @@ from sandkube.build.cache.kind import RECORD_LIMIT, Blob, Unusable
 from sandkube.build.cache.threads import Threads
 from sandkube.build.cache.tokens import Tokens, is_loopback
 from sandkube.build.cache.web import STALL, Answer, Web
-from sandkube.digest import canonical_json, sha256_bytes
+from sandkube.digest import Json, canonical_json, sha256_bytes, sha256_file
 from sandkube.documents import parse_json
 from sandkube.errors import UserError
 
@@ -29,7 +31,13 @@ MANIFEST_LIMIT = 4 << 20
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 RECORD = "application/vnd.sandkube.record.v1+json"
 LAYER = "application/vnd.sandkube.blob.v1"
+SOURCE = "application/vnd.sandkube.source.v1"
+NOTHING = "application/vnd.oci.empty.v1+json"
+_NOTHING = b"{}"
+"""What the specification wants as config where there is none."""
+_TAG = "source-"
 _A_LAYER = 0.02  # seconds: a registry may ask its storage for each layer before it takes a manifest
+_A_SECOND = 20 << 20  # bytes that a registry hashes and moves in a second before it answers for a whole upload
 _AT_ONCE = 8  # questions for a blob
 _SAID = 4096  # bytes of a refusal that are read
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -90,35 +98,58 @@ def _code(answer: Answer) -> str:
     return f", {code}" if isinstance(code, str) and _CODE.fullmatch(code) else ""
 
 
+def _blob(descriptor: Any, kind: str) -> Blob | None:
+    """What a descriptor of this kind names. Raises LookupError, TypeError for what is no descriptor."""
+    digest, size = descriptor["digest"], descriptor["size"]
+    known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
+    if descriptor["mediaType"] != kind or not known or type(size) is not int or size < 0:
+        return None
+    return Blob(digest.removeprefix("sha256:"), size)
+
+
 def _config(manifest: bytes) -> Blob:
     """The blob of the record. Raises UserError for what is no manifest of ours."""
     try:
-        config = parse_json(manifest)["config"]
-        kind, digest, size = config["mediaType"], config["digest"], config["size"]
+        found = _blob(parse_json(manifest)["config"], RECORD)
     except (ValueError, LookupError, TypeError):
         raise UserError("a manifest that is not understood") from None
-    known = isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest)
-    if kind != RECORD or not known or type(size) is not int or not 0 < size <= RECORD_LIMIT:
+    if found is None or not 0 < found.size <= RECORD_LIMIT:
         raise UserError("a manifest without a record")
-    return Blob(digest.removeprefix("sha256:"), size)
+    return found
+
+
+def _file(manifest: bytes) -> Blob:
+    """The blob of a source's file. Raises UserError for what is no manifest of ours."""
+    try:
+        (layer,) = parse_json(manifest)["layers"]
+        found = _blob(layer, SOURCE)
+    except (ValueError, LookupError, TypeError):
+        raise UserError("a manifest that is not understood") from None
+    if found is None:
+        raise UserError("a manifest without a file of a source")
+    return found
+
+
+def _manifest(kind: str, config: Json, layers: Sequence[Json]) -> bytes:
+    return canonical_json(
+        {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": kind, "config": config, "layers": layers}
+    )
+
+
+def _descriptor(kind: str, one: Blob) -> Json:
+    return {"mediaType": kind, "digest": f"sha256:{one.sha256}", "size": one.size}
 
 
 def manifest_of(record: Blob, blobs: Sequence[Blob]) -> bytes:
     """The manifest of a record, which names each blob once."""
+    layers = [_descriptor(LAYER, each) for each in dict.fromkeys(blobs)]
+    return _manifest(RECORD, _descriptor(RECORD, record), layers)
 
-    def descriptor(kind: str, one: Blob) -> dict[str, str | int]:
-        return {"mediaType": kind, "digest": f"sha256:{one.sha256}", "size": one.size}
 
-    layers = [descriptor(LAYER, each) for each in dict.fromkeys(blobs)]
-    return canonical_json(
-        {
-            "schemaVersion": 2,
-            "mediaType": MANIFEST,
-            "artifactType": RECORD,
-            "config": descriptor(RECORD, record),
-            "layers": layers,
-        }
-    )
+def source_manifest_of(file: Blob) -> bytes:
+    """The manifest of a source's file."""
+    nothing = Blob(sha256_bytes(_NOTHING), len(_NOTHING))
+    return _manifest(SOURCE, _descriptor(NOTHING, nothing), [_descriptor(SOURCE, file)])
 
 
 class Oci:
@@ -147,15 +178,16 @@ class Oci:
         *,
         write: bool = False,
         limit: int = _SAID,
-        data: bytes | None = None,
+        data: bytes | Path | None = None,
         headers: Mapping[str, str] | None = None,
         longer: float = 0.0,
+        sink: BinaryIO | None = None,
     ) -> Answer:
         """One answer, with a login if the registry wants one; nobody else is shown it."""
 
         def ask(shown: str) -> Answer:
             own = {**(headers or {}), **({"Authorization": shown} if shown else {})}
-            return self._web.once(method, address, limit=limit, data=data, headers=own, longer=longer)
+            return self._web.once(method, address, limit=limit, data=data, headers=own, longer=longer, sink=sink)
 
         if _origin(address) != _origin(self._base):
             return ask("")
@@ -175,9 +207,10 @@ class Oci:
         whose = f", {self._tokens.told()}" if answer.status in (401, 403) else ""
         raise Unusable(f"{urlsplit(answer.address).hostname}: status {answer.status}{_code(answer)}{whose}")
 
-    def _get(self, place: str, limit: int, accept: str = "*/*") -> bytes | None:
-        address = f"{self._base}/{place}"
-        answer = self._web.tried(address, lambda: self._once("GET", address, limit=limit, headers={"Accept": accept}))
+    def _get(self, place: str, limit: int, accept: str = "*/*", sink: BinaryIO | None = None) -> bytes | None:
+        address, headers = f"{self._base}/{place}", {"Accept": accept}
+        once = functools.partial(self._once, "GET", address, limit=limit, headers=headers, sink=sink)
+        answer = self._web.tried(address, once)
         return None if answer.status == 404 else self._expect(answer, 200).body
 
     def _has(self, one: Blob) -> bool:
@@ -209,13 +242,14 @@ class Oci:
         """Open an upload, and put all of the blob where the registry wants it."""
         self._web.tried(self._base, lambda: self._upload(one, data))
 
-    def _upload(self, one: Blob, data: bytes) -> None:
+    def _upload(self, one: Blob, data: bytes | Path) -> None:
         """In one attempt: after a fault nobody knows how much of it an upload has, so the next one opens another."""
         opened = self._expect(self._once("POST", f"{self._base}/blobs/uploads/", write=True), 202)
         place = _place(opened)
         address = f"{place}{'&' if '?' in place else '?'}{urlencode({'digest': f'sha256:{one.sha256}'})}"
         headers = {"Content-Type": "application/octet-stream"}
-        self._expect(self._once("PUT", address, write=True, data=data, headers=headers), 201, 204)
+        longer = one.size / _A_SECOND
+        self._expect(self._once("PUT", address, write=True, data=data, headers=headers, longer=longer), 201, 204)
 
     def publish(self, key: str, record: bytes, blobs: Sequence[Blob]) -> None:
         """Put the record, then the manifest under its tag."""
@@ -225,10 +259,43 @@ class Oci:
             raise Unusable(f"a manifest of {len(blobs)} layers has {len(manifest)} bytes, registries take 4 MB")
         if self.missing([own]):
             self.put(own, record)
-        address, headers = f"{self._base}/manifests/{key}", {"Content-Type": MANIFEST}
-        longer = _A_LAYER * len(blobs)
+        self._tag(key, manifest, len(blobs))
+
+    def _tag(self, tag: str, manifest: bytes, layers: int) -> None:
+        address, headers = f"{self._base}/manifests/{tag}", {"Content-Type": MANIFEST}
+        longer = _A_LAYER * layers
 
         def once() -> Answer:
             return self._once("PUT", address, write=True, data=manifest, headers=headers, longer=longer)
 
         self._expect(self._web.tried(address, once), 201)
+
+    def _source(self, name: str) -> Blob | None:
+        """The blob of a source's file. Raises UserError for a tag that has none."""
+        manifest = self._get(f"manifests/{_TAG}{name}", MANIFEST_LIMIT, MANIFEST)
+        return None if manifest is None else _file(manifest)
+
+    def source(self, name: str, sink: BinaryIO, limit: int) -> bool:
+        """GET of the blob that the manifest with this tag names; not more of it than was said there. Raises UserError
+        for a tag that has none.
+        """
+        one = self._source(name)
+        return one is not None and self._get(f"blobs/sha256:{one.sha256}", min(limit, one.size), sink=sink) is not None
+
+    def has_source(self, name: str) -> bool:
+        """Whether there are a manifest and its blob. A tag that has none of ours is as good as nothing."""
+        try:
+            one = self._source(name)
+        except Unusable:
+            raise
+        except UserError:
+            return False
+        return one is not None and self._has(one)
+
+    def put_source(self, name: str, path: Path) -> None:
+        """Put the file, then its manifest under the tag."""
+        one, nothing = Blob(sha256_file(path), path.stat().st_size), Blob(sha256_bytes(_NOTHING), len(_NOTHING))
+        self._web.tried(self._base, lambda: self._upload(one, path))
+        if not self._has(nothing):
+            self.put(nothing, _NOTHING)
+        self._tag(f"{_TAG}{name}", source_manifest_of(one), 1)

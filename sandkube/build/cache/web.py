@@ -4,6 +4,8 @@ who asks shows its own.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import netrc
 import os
 import ssl
@@ -75,6 +77,24 @@ def _pieces(response: httpx.Response, limit: int) -> Iterator[bytes]:
             return
         if time.monotonic() > until + size / SLOWEST:
             raise Unusable(f"{response.url.host}: less than {SLOWEST} bytes a second")
+
+
+def _take(response: httpx.Response, limit: int, sink: BinaryIO) -> None:
+    """Write a body to a file, in place of what an attempt before this one has left there."""
+    sink.seek(0)
+    sink.truncate()
+    for piece in _pieces(response, limit):
+        sink.write(piece)
+
+
+@contextlib.contextmanager
+def _content(data: bytes | Path | None) -> Iterator[bytes | BinaryIO | None]:
+    """The body of a request, as httpx takes it; its length is told in either case."""
+    if not isinstance(data, Path):
+        yield data
+        return
+    with data.open("rb") as stream:
+        yield stream
 
 
 def netrc_file(environment: Mapping[str, str]) -> Path | None:
@@ -159,22 +179,31 @@ class Web:
         address: str,
         *,
         limit: int = 0,
-        data: bytes | None = None,
+        data: bytes | Path | None = None,
         headers: Mapping[str, str] | None = None,
         longer: float = 0.0,
+        sink: BinaryIO | None = None,
     ) -> Answer:
-        """As `ask`, in one attempt, to be called within `tried`. `longer`: seconds without a byte, beside `STALL`."""
+        """As `ask`, in one attempt, to be called within `tried`. `longer`: seconds without a byte, beside `STALL`.
+
+        `data`: a body, or the file that holds it. `sink`: an empty file, where the body of an answer with status 200
+        goes in place of the answer's `body`.
+        """
         stall = STALL + longer
         plain = {"Accept-Encoding": "identity", **(headers or {})}
         patience = httpx.Timeout(stall, connect=STALL, pool=None)
+        kept = io.BytesIO()
         try:
-            with self._opened().stream(method, address, content=data, headers=plain, timeout=patience) as response:
+            with (
+                _content(data) as content,
+                self._opened().stream(method, address, content=content, headers=plain, timeout=patience) as response,
+            ):
                 _check_passing(response)
-                pieces = list(_pieces(response, limit))
+                into = sink if sink is not None and response.status_code == 200 else kept
+                _take(response, limit, into)
         except httpx.TimeoutException:
             raise _Passing(f"no byte for {stall:g} s") from None
-        body = b"".join(pieces)[: limit + 1]
-        return Answer(response.status_code, response.headers, body, str(response.url))
+        return Answer(response.status_code, response.headers, kept.getvalue()[: limit + 1], str(response.url))
 
     def tried(self, address: str, once: Callable[[], T]) -> T:
         """What `once` gives, called again after a fault that may pass. Raises Unusable."""
@@ -218,29 +247,13 @@ class Web:
 
     def receive(self, address: str, sink: BinaryIO, limit: int) -> bool:
         """`get` to an empty file, for bodies of any size; whether there is anything."""
-
-        def once() -> Answer:
-            sink.seek(0)
-            sink.truncate()
-            with self._opened().stream("GET", address, headers={"Accept-Encoding": "identity"}) as response:
-                _check_passing(response)
-                for piece in _pieces(response, limit) if response.status_code == 200 else ():
-                    sink.write(piece)
-            return Answer(response.status_code, response.headers, b"", str(response.url))
-
-        answer = self.tried(address, once)
+        answer = self.tried(address, lambda: self.once("GET", address, limit=limit, sink=sink))
         return answer.status != 404 and self.expect(address, answer, 200).status == 200
 
     def send(self, address: str, path: Path) -> None:
         """`put` of a file of any size."""
-
-        def once() -> Answer:
-            with path.open("rb") as stream:
-                response = self._opened().put(address, content=stream)
-            _check_passing(response)
-            return Answer(response.status_code, response.headers, b"", str(response.url))
-
-        self.expect(address, self.tried(address, once), 200, 201, 204)
+        answer = self.tried(address, lambda: self.once("PUT", address, data=path))
+        self.expect(address, answer, 200, 201, 204)
 
     def expect(self, address: str, answer: Answer, *wanted: int) -> Answer:
         """An answer with one of these statuses. Raises Unusable for any other."""
