@@ -25,6 +25,7 @@ _SHOWN = ("modern", "legacy")
 SANDBOX = option(
     *("sandbox", "", f"one of {', '.join(KINDS)}; if left out: {', '.join(_SHOWN)}, or where none can start: --here"),
     metavar="KIND",
+    values=tuple(KINDS),
 )
 HERE = option("here", False, "look at the place where this command runs, which may be a sandbox itself")
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from sandkube import events, log
+from sandkube.app.completion import Completion
 from sandkube.app.doctor import Doctor
 from sandkube.app.guard import guarded
 from sandkube.app.home import Home
@@ -23,7 +24,8 @@ from sandkube.app.verb import Verb
 from sandkube.errors import UserError
 
 VERBS: Mapping[str, type[Verb]] = {
-    each.name: each for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, Doctor)
+    each.name: each
+    for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, Doctor, Completion)
 }
 
 
@@ -45,7 +47,10 @@ def _command(home: Home, words: Sequence[str]) -> int:
 
 def _verb(home: Home, name: str) -> Verb:
     if name in VERBS:
-        return VERBS[name](home)
+        made = VERBS[name](home)
+        if isinstance(made, Completion):
+            made.others = lambda: [each(home) for each in VERBS.values()]
+        return made
     near = difflib.get_close_matches(name, ["help", *VERBS], 1, 0.7)
     hint = f"did you mean {home.program} {near[0]}?" if near else f"{home.program} help"
     raise UserError(f"there is no command {name!r}", hint=hint)

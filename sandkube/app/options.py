@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sandkube import events
 from sandkube.errors import UserError
 
+Values = str | Sequence[str]
+"""What a shell may complete: words, or one of the following."""
+CLUSTERS, RECIPES, FILES = "clusters", "recipes", "files"
 _NUMBERS = {int: "a whole number", float: "a number"}
 
 
@@ -21,6 +25,7 @@ class Option:
     text: str
     short: str = ""
     metavar: str = ""
+    values: Values = ()
 
     @property
     def flag(self) -> bool:
@@ -54,7 +59,7 @@ def tell_as_asked(params: Any) -> None:
         events.use(events.JsonLines(sys.stdout))
 
 
-NAME = option("name", "default", "the cluster's name")
+NAME = option("name", "default", "the cluster's name", values=CLUSTERS)
 NO_FIXES: list[str] = []
 FIX = option(
     *("fix", NO_FIXES, "override what the node does about its sandbox: on, off, auto or a means; repeatable"),

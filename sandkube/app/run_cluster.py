@@ -24,7 +24,11 @@ from sandkube.events import Booting, PodRunning, StageReached
 
 PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 SANDBOX = option(
-    "sandbox", "", f"what to boot in: {', '.join(KINDS)}; if left out: what this place gives", metavar="KIND"
+    "sandbox",
+    "",
+    f"what to boot in: {', '.join(KINDS)}; if left out: what this place gives",
+    metavar="KIND",
+    values=tuple(KINDS),
 )
 TIMEOUT = option(
     *("timeout", 600.0, "how long the boot may take until the pod runs; 0 for no limit"),

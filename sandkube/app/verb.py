@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sandkube.app.home import Home
-from sandkube.app.options import Option
+from sandkube.app.options import Option, Values
 from sandkube.errors import UserError, one_line
 
 _WIDTH = 100
@@ -29,6 +29,8 @@ class Verb:
     excluding: Sequence[tuple[str, str]] = ()
     """Names of options of which one at most may be given: the other would be ignored."""
     cmd_options: Sequence[Option] = ()
+    values: Values = ()
+    """What a shell may complete as a word."""
     needs_products = False
     """Whether the home's own options are this command's as well."""
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sandkube import log
-from sandkube.app.options import EVENTS, option, tell_as_asked
+from sandkube.app.options import EVENTS, RECIPES, option, tell_as_asked
 from sandkube.build import plan
 from sandkube.build.decide import THERE, State, decide_build
 from sandkube.cli import building
@@ -54,6 +54,7 @@ class Build(BuildVerb):
     doc_usage = "[NAME ...] [--jobs N] [--keep-going] [--dry-run] [--json]"
     doc_description = "Links to the outputs are put in outputs/result/. Only what is stale runs; each step says why."
     takes_words = True
+    values = RECIPES
     cmd_options = (JOBS, KEEP_GOING, DRY_RUN, EVENTS)
     needs_products = True
 

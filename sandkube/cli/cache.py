@@ -105,11 +105,12 @@ class CacheVerb(Verb):
         "quarantine reads all of them and puts aside what is damaged"
     )
     takes_words = True
+    values = (*_ACTIONS, "gc", "quarantine")
     cmd_options = (DAYS,)
 
     def execute(self, params: Any, args: list[str]) -> int:
         """Do one of these."""
-        if not args or args[0] not in (*_ACTIONS, "gc", "quarantine"):
+        if not args or args[0] not in self.values:
             raise UserError(f"cache: what is {args[0]!r}?" if args else "cache: do what?", hint="./do help cache")
         one = realiser()
         names = plan.choose(one.plan, args[1:])

@@ -33,7 +33,7 @@ _FAST = ("--numprocesses=3", "--dist=worksteal", f"--ignore={_LINT}", "tests/uni
 _SLOW = ("--verbose", "tests/integration", "tests/anywhere", "tests/cluster")
 _TESTS: Mapping[str, tuple[tuple[str, ...], ...]] = {"fast": (_FAST,), "all": (_FAST, _SLOW), "none": ()}
 _TAIL = 40  # lines of a log that a summary shows
-TESTS = option("tests", "fast", f"which tests run: {', '.join(_TESTS)}", metavar="KIND")
+TESTS = option("tests", "fast", f"which tests run: {', '.join(_TESTS)}", metavar="KIND", values=tuple(_TESTS))
 
 
 def _pytest(name: str, *words: str) -> None:

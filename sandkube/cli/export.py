@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from sandkube import log
-from sandkube.app.options import option
+from sandkube.app.options import RECIPES, option
 from sandkube.app.verb import Verb
 from sandkube.build import plan
 from sandkube.build.cache import bundle, settings
@@ -29,6 +29,7 @@ class Export(Verb):
         "network. It is signed with this user's own keys (./do key)"
     )
     takes_words = True
+    values = RECIPES
     cmd_options = (UNSIGNED,)
     needs_products = True
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube import log
+from sandkube.app.options import FILES
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
 from sandkube.build.derivation import EPOCH
@@ -23,6 +24,7 @@ class ExportNode(Verb):
     doc_purpose = "write the node and a script that starts it into an archive"
     doc_usage = "FILE.tar.gz"
     takes_words = needs_products = True
+    values = FILES
     doc_description = "To be unpacked in a sandbox and started there, as root: sandkube-node/sandkube start."
 
     def execute(self, params: Any, args: list[str]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube import log
-from sandkube.app.options import option
+from sandkube.app.options import FILES, option
 from sandkube.app.verb import Verb
 from sandkube.build.cache import bundle, settings
 from sandkube.build.cache.keys import Keys
@@ -33,6 +33,7 @@ class Import(Verb):
         "nobody else, neither by ./do cache push nor by ./do export"
     )
     takes_words = True
+    values = FILES
     cmd_options = (UNSIGNED,)
 
     def execute(self, params: Any, args: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sandkube import log
 from sandkube.app.home import shown
-from sandkube.app.options import JSON
+from sandkube.app.options import JSON, RECIPES
 from sandkube.app.verb import Verb
 from sandkube.build import plan
 from sandkube.build.decide import Decision, decide_build
@@ -43,6 +43,7 @@ class Info(Verb):
     doc_purpose = "show what a recipe is made from, its key, its output, and whether it is stale"
     doc_usage = "NAME [--json]"
     takes_words = True
+    values = RECIPES
     cmd_options = (JSON,)
 
     def execute(self, params: Any, args: list[str]) -> int:

@@ -50,6 +50,7 @@ class Key(Verb):
         "Keys are in $XDG_CONFIG_HOME/sandkube/keys"
     )
     takes_words = True
+    values = (*_ACTIONS, "list")
     cmd_options = ()
 
     def execute(self, _params: Any, args: list[str]) -> int:

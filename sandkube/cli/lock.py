@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube import log
-from sandkube.app.options import option
+from sandkube.app.options import RECIPES, option
 from sandkube.app.signals import prepare_process
 from sandkube.app.verb import Verb
 from sandkube.build import lock, recipe, spec
@@ -24,7 +24,10 @@ from sandkube.files import write_whole
 NONE: list[str] = []
 CHECK = option("check", False, "change nothing; exit 1 if lock.json does not match the recipes")
 UPGRADE = option(
-    "upgrade", NONE, "NAME or NAME@VERSION: move this recipe to the newest (or given) version; the other pins stay"
+    "upgrade",
+    NONE,
+    "NAME or NAME@VERSION: move this recipe to the newest (or given) version; the other pins stay",
+    values=RECIPES,
 )
 
 

@@ -15,6 +15,7 @@ from doit.doit_cmd import DoitMain
 from doit.plugin import PluginDict
 
 from sandkube import log
+from sandkube.app.completion import Completion
 from sandkube.app.verb import Verb
 from sandkube.cli.building import Checkout
 from sandkube.cli.running import RunTask, RunTasks, run_tasks
@@ -23,7 +24,7 @@ from sandkube.errors import UserError
 GROUPS: Mapping[str, Sequence[str]] = {
     "Build": ("build", "list", "info", "shell", "lock", "cache", "key", "export", "import", "vendor", "export-node"),
     "Clusters": ("run-cluster", "status", "logs", "shell-cluster", "kubectl", "stop-cluster"),
-    "This machine": ("doctor",),
+    "This machine": ("doctor", "completion"),
     "Work on Sandkube": ("ci", "test", "test-fast", "bench", "golden"),
 }
 
@@ -55,6 +56,8 @@ class Main(DoitMain):  # type: ignore[misc]
         if name in commands:
             made: Verb = commands.get_plugin(name)(home)
             made.name = name
+            if isinstance(made, Completion):
+                made.others = lambda: [self.verb(each, commands) for each in itertools.chain(*GROUPS.values())]
         elif task := own_tasks().get(name):
             loader = ModuleTaskLoader({f"task_{name}": task})
             made = RunTask(home, name, task.__doc__ or "", self._runs(loader, commands))

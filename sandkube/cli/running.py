@@ -50,6 +50,7 @@ class RunTask(Verb):
     def __init__(self, home: Home, name: str, text: str, run: RunTasks) -> None:
         super().__init__(home)
         self.name, self._text, self._run = name, text, run
+        self.doc_purpose = text.partition("\n")[0]
 
     def parse_execute(self, words: list[str]) -> int:
         """The task parses what follows its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sandkube.app.options import RECIPES
 from sandkube.app.signals import release_signals
 from sandkube.build import failed, plan
 from sandkube.build.boxes import attach
@@ -24,6 +25,7 @@ class Shell(BuildVerb):
         "The exit status is the command's"
     )
     takes_words = options_first = True
+    values = RECIPES
     cmd_options = ()
 
     def execute(self, _params: Any, args: list[str]) -> int:

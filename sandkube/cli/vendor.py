@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube import log
+from sandkube.app.options import FILES
 from sandkube.app.verb import Verb
 from sandkube.build.cache.folder import Folder
 from sandkube.build.realise import Realiser
@@ -85,6 +86,7 @@ class Vendor(Verb):
         "clone. What is in the folder already stays, unless it is damaged"
     )
     takes_words = True
+    values = FILES
     cmd_options = ()
 
     def execute(self, _params: Any, args: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,14 +36,14 @@ def _without_services() -> Iterator[None]:
         _POLICY.unlink()
 
 
-def _missing() -> list[str]:
-    found = {name for name in PROGRAMS if shutil.which(name) or Path(name).is_absolute() and Path(name).exists()}
-    return [package for name, package in PROGRAMS.items() if name not in found]
+def _missing(programs: Mapping[str, str]) -> list[str]:
+    found = {name for name in programs if shutil.which(name) or Path(name).is_absolute() and Path(name).exists()}
+    return [package for name, package in programs.items() if name not in found]
 
 
-def install() -> None:
+def install(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Install what is missing; where it cannot be, a line says so, and what needs it is made by hand or fails."""
-    missing = _missing()
+    missing = _missing(programs)
     if not missing:
         return
     words = " ".join(missing)

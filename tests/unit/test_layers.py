@@ -35,7 +35,10 @@ FLOORS = (
     {"app.options"},
     {"app.home", "app.signals", "app.guard"},
     {"app.verb"},
-    {"app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl", "app.stop_cluster", "app.doctor"},
+    {
+        *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl", "app.stop_cluster"),
+        *("app.doctor", "app.completion"),
+    },
     {"app.installed"},
     {"app.main"},
     {"app.entry"},
