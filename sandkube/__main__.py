@@ -1,10 +1,14 @@
-"""The entry of `./do`."""
+"""The entry of `./do`, and of `python -m sandkube` where the package is installed, without its engine."""
 
 import sys
+from importlib.util import find_spec
 
 if __name__ == "__main__":
+    from sandkube.app.entry import main as installed
     from sandkube.app.entry import open_streams
 
+    if find_spec("sandkube.cli") is None:
+        sys.exit(installed())
     open_streams()
     from sandkube.app.guard import guarded
 
