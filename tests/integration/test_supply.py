@@ -248,7 +248,7 @@ def test_a_source_without_end_is_left(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(web, "PATIENCE", 0.2)
     with file_server({"/sources/a": b"x" * 4000}) as served, (tmp_path / "got").open("w+b") as sink:
         served.faults["/sources/a"] = [Drip(0.002)]
-        with pytest.raises(Unusable, match=r"^127\.0\.0\.1: less than 4096 bytes a second$"):
+        with pytest.raises(Unusable, match=r"^127\.0\.0\.1: less than 1024 bytes a second$"):
             Http(served.address, Web({})).source("a", sink, 4000)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sandkube.build.cache import chunks, web
-from sandkube.build.cache.kind import Unusable
+from sandkube.build.cache import chunks, patience, web
+from sandkube.build.cache.kind import Stalled, Unusable
+from sandkube.build.cache.patience import Patience
 from sandkube.build.cache.web import Web
 from sandkube.tree import remove_tree
 from tests.caches import Made, Person, index_of, made, pulled
@@ -141,7 +143,75 @@ def test_a_body_without_end(ci: Person, pushed: Made, cache: CacheServer, monkey
     cache.fault = once("GET", "/ac/", Drip(0.002), times=100)
     caches = ci.caches(cache.address)
     assert caches.record("one", pushed.record.key) is None
-    assert caches.places[0].fault == "127.0.0.1: less than 4096 bytes a second"
+    assert caches.places[0].fault == "127.0.0.1: less than 1024 bytes a second"
+
+
+def test_headers_without_end(ci: Person, pushed: Made, cache: CacheServer) -> None:
+    """All of them have one deadline, however often a byte of them comes."""
+    cache.fault = once("GET", "/ac/", Drip(0.05), times=3)
+    caches = ci.caches(cache.address)
+    assert caches.record("one", pushed.record.key) is None
+    assert (caches.places[0].fault, len(cache.paths("GET"))) == ("127.0.0.1: no answer for 0.2 s", 3)
+
+
+def test_headers_without_end_by_a_proxy(cache: CacheServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{cache.port}")
+    monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{cache.port}")
+    cache.fault = once("GET", "", Drip(0.05), times=3)
+    with pytest.raises(Unusable, match=r"^cache\.example\.org: no answer for 0\.2 s$"):
+        Web({}).get("http://cache.example.org/a", 10)
+    assert len(cache.seen) == 3
+
+
+@pytest.mark.parametrize("after", [0, 10, 130], ids=["nothing", "headers", "body"])
+def test_a_silent_cache_is_given_up(
+    ci: Person, cache: CacheServer, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """By one request's attempts, and to all who ask."""
+    monkeypatch.setattr(patience, "GIVEN_UP", 0.5)
+    cache.fault = once("GET", "", Stall(after), times=1000)
+    cache.files |= {f"/ac/{number * 64}": b"x" * 1000 for number in "0123456789"}
+    caches = ci.caches(f"{cache.address}?write")
+    for number in range(10):
+        assert caches.record(f"n{number}", f"{number}" * 64) is None
+    assert 0 < len(cache.seen) <= 3
+    (said,) = caches.report()
+    assert said == f"cache {cache.address}: 1 faults, the first: 127.0.0.1: no answer for 0.5 s; not asked any more"
+    assert not caches.places[0].writable
+
+
+def test_a_cache_that_answers_somebody_is_not_silent(cache: CacheServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refusal is an answer, too."""
+    monkeypatch.setattr(patience, "GIVEN_UP", 0.3)
+    one = Web({})
+    for path in ("a", "b", "c"):
+        cache.fault = once("GET", path, Stall(0))
+        assert one.get(f"{cache.address}/{path}", 10) is None
+        cache.fault = once("GET", path, Status(500), times=3)
+        with pytest.raises(Unusable, match="status 500"):
+            one.get(f"{cache.address}/{path}", 10)
+
+
+def test_how_long_a_silence_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait at once, the first silence is what counts, and a whole answer ends it."""
+    now = [1000.0]
+    monkeypatch.setattr(patience, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    one = Patience()
+    assert one.allowed("a", 5) == 5
+    now[0] += 5
+    one.silent("a", 5)
+    now[0] += 7
+    assert one.allowed("a", 5) == 2.5
+    one.silent("a", 5)
+    one.heard()
+    assert one.allowed("a", 5) == 5
+    now[0] += 65  # a long body, and then a silence
+    one.silent("a", 5)
+    assert one.allowed("a", 5) == 5
+    now[0] += 9.5
+    for ask in (lambda: one.silent("a", 5), lambda: one.allowed("a", 5)):
+        with pytest.raises(Stalled, match=r"^a: no answer for 14\.5 s$"):
+            ask()
 
 
 @pytest.mark.parametrize("to", ["http://xn--/", "http://a..b/", "http://[/", "file:///etc/passwd", "ftp://x/"])

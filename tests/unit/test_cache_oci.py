@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
@@ -570,6 +571,15 @@ def test_a_netrc_that_is_damaged(one: Registry, home: Path) -> None:
     with pytest.raises(Unusable) as caught:
         Web({"HOME": str(home)}).get(one.address, 1)
     assert caught.value.message == f"{home}/.netrc: line 3 is not understood"
+
+
+def test_a_registry_that_says_nothing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is it taken for one without TLS."""
+    monkeypatch.setattr(oci, "STALL", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        cache = Oci(f"oci://127.0.0.1:{silent.getsockname()[1]}/team/cache", {"HOME": str(home)})
+        with pytest.raises(Unusable, match=r"^127\.0\.0\.1: no answer for 0\.1 s$"):
+            cache.record(KEY)
 
 
 def test_a_registry_that_is_away(home: Path) -> None:

@@ -25,6 +25,10 @@ class Unusable(UserError):
     """A cache did not do what it was asked: it is away, full, slow, or it refuses. It costs time, nothing else."""
 
 
+class Stalled(Unusable):
+    """A cache is silent for so long, or so slow, that it is asked no more."""
+
+
 class Cache(Protocol):
     """One place. Several threads may use it at once. All methods raise Unusable."""
 

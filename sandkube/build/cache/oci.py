@@ -65,9 +65,14 @@ def _authorities(host: str, environment: Mapping[str, str]) -> Iterator[Path]:
 
 
 def _speaks_tls(host: str, port: int) -> bool:
-    """Whether a server on this machine does. Its certificate is checked later, by who asks it for something."""
+    """Whether a server on this machine does. Its certificate is checked later, by who asks it for something.
+
+    Raises Unusable for one that says nothing.
+    """
     try:
         ssl.get_server_certificate((host, port), timeout=STALL)
+    except TimeoutError:
+        raise Unusable(f"{host}: no answer for {STALL:.1f} s") from None
     except OSError:
         return False
     return True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sandkube.build.cache.keys import PublicKey, signers
-from sandkube.build.cache.kind import Blob, Cache, Unusable
+from sandkube.build.cache.kind import Blob, Cache, Stalled, Unusable
 from sandkube.build.cache.settings import Setting
 from sandkube.build.cache.statement import Signed, read
 from sandkube.errors import UserError, told
@@ -41,6 +41,7 @@ class Place:
     """Blobs of which it had other bytes."""
     wrong_sources: set[str] = field(default_factory=set)
     """Names of sources of which it had other bytes."""
+    _stalled: bool = False
     _refusals: int = 0
     _source_faults: int = 0
     _source_refusals: int = 0
@@ -49,7 +50,7 @@ class Place:
     @property
     def usable(self) -> bool:
         """Whether it is asked still. One that cannot be written, as for want of space, is."""
-        return self.faults - self._refusals < _FAULTS
+        return not self._stalled and self.faults - self._refusals < _FAULTS
 
     @property
     def writable(self) -> bool:
@@ -69,6 +70,7 @@ class Place:
     def source_failed(self, error: UserError | OSError | str, *, writing: bool = False) -> None:
         """Note a fault with a file of a source."""
         with self._lock:
+            self._stalled |= isinstance(error, Stalled)
             self._source_refusals += writing
             self._source_faults += not writing
             self.source_fault = self.source_fault or (error if isinstance(error, str) else told(error))
@@ -76,6 +78,7 @@ class Place:
     def failed(self, error: UserError | OSError | str, *, writing: bool = False) -> None:
         """Note a fault."""
         with self._lock:
+            self._stalled |= isinstance(error, Stalled)
             self.faults += 1
             self._refusals += writing
             self.fault = self.fault or (error if isinstance(error, str) else told(error))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from sandkube.build.cache.kind import Unusable
+from sandkube.build.cache.kind import Stalled, Unusable
+from sandkube.build.cache.patience import Patience
 from sandkube.later import later
 from sandkube.run import Interrupted, go_on, stops_within
 
@@ -26,8 +27,8 @@ else:
     httpx = later("httpx")
 
 T = TypeVar("T")
-STALL = 5.0  # seconds to connect, and without a byte
-PATIENCE, SLOWEST = 30.0, 4096  # seconds after which a body must come faster than so many bytes a second
+STALL = 5.0  # seconds until an answer begins, and without a byte of its body
+PATIENCE, SLOWEST = 5.0, 1024  # seconds after which a body must come faster than so many bytes a second
 PAUSES = (0.0, 0.1, 0.5)  # seconds before each attempt
 LONGEST_PAUSE = 10.0  # seconds: a server that asks for more (Retry-After) is left alone
 CONNECTIONS = 16
@@ -67,7 +68,7 @@ def _check_passing(response: httpx.Response) -> None:
 
 
 def _pieces(response: httpx.Response, limit: int) -> Iterator[bytes]:
-    """A body as it comes, not much more than `limit` bytes of it. Raises Unusable for one that comes too slowly."""
+    """A body as it comes, not much more than `limit` bytes of it. Raises Stalled for one that comes too slowly."""
     size, until = 0, time.monotonic() + PATIENCE
     for piece in response.iter_raw():
         go_on()
@@ -76,7 +77,7 @@ def _pieces(response: httpx.Response, limit: int) -> Iterator[bytes]:
         if size > limit:
             return
         if time.monotonic() > until + size / SLOWEST:
-            raise Unusable(f"{response.url.host}: less than {SLOWEST} bytes a second")
+            raise Stalled(f"{response.url.host}: less than {SLOWEST} bytes a second")
 
 
 def _take(response: httpx.Response, limit: int, sink: BinaryIO) -> None:
@@ -123,6 +124,7 @@ class Web:
         self._environment = environment
         self._authorities = authorities
         self._netrc = netrc_file(environment) if by_netrc else None
+        self._patience = Patience()
         self._lock = threading.Lock()
         self._client: httpx.Client | None = None
 
@@ -136,6 +138,7 @@ class Web:
                     verify=self._verifier(),
                     follow_redirects=True,
                 )
+                self._patience.bound(self._client)
             return self._client
 
     def _auth(self) -> httpx.Auth | None:
@@ -184,25 +187,32 @@ class Web:
         longer: float = 0.0,
         sink: BinaryIO | None = None,
     ) -> Answer:
-        """As `ask`, in one attempt, to be called within `tried`. `longer`: seconds without a byte, beside `STALL`.
+        """As `ask`, in one attempt, to be called within `tried`. `longer`: seconds until it answers, beside `STALL`.
 
         `data`: a body, or the file that holds it. `sink`: an empty file, where the body of an answer with status 200
         goes in place of the answer's `body`.
         """
-        stall = STALL + longer
+        host = httpx.URL(address).host
+        stall = STALL + longer if longer else self._patience.allowed(host, STALL)
         plain = {"Accept-Encoding": "identity", **(headers or {})}
-        patience = httpx.Timeout(stall, connect=STALL, pool=None)
-        kept = io.BytesIO()
+        timeout = httpx.Timeout(stall, connect=STALL, pool=None)
+        kept, late = io.BytesIO(), f"no answer for {stall:.1f} s"
         try:
-            with (
-                _content(data) as content,
-                self._opened().stream(method, address, content=content, headers=plain, timeout=patience) as response,
-            ):
+            with _content(data) as content, contextlib.ExitStack() as stack:
+                with self._patience.until_headers(stall):
+                    asked = self._opened().stream(method, address, content=content, headers=plain, timeout=timeout)
+                    response = stack.enter_context(asked)
+                late = f"no byte for {stall:.1f} s"
                 _check_passing(response)
-                into = sink if sink is not None and response.status_code == 200 else kept
-                _take(response, limit, into)
+                _take(response, limit, sink if sink is not None and response.status_code == 200 else kept)
         except httpx.TimeoutException:
-            raise _Passing(f"no byte for {stall:g} s") from None
+            if not longer:
+                self._patience.silent(host, stall)
+            raise _Passing(late) from None
+        except (_Passing, httpx.TransportError):
+            self._patience.heard()
+            raise
+        self._patience.heard()
         return Answer(response.status_code, response.headers, kept.getvalue()[: limit + 1], str(response.url))
 
     def tried(self, address: str, once: Callable[[], T]) -> T:
