@@ -1,4 +1,4 @@
-"""Container engines from Debian, for machines that have none."""
+"""Container engines and readers of images from Debian, for machines that have none."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ PROGRAMS = {
     "podman": "podman",
     "crun": "crun",
     "newuidmap": "uidmap",
+    "fsck.erofs": "erofs-utils",
     "/usr/share/containers/seccomp.json": "golang-github-containers-common",
 }
 """What is used, and the package that has it."""
