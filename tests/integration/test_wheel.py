@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.clones import PATH, Clone, clone
-from tests.small import let_in
+from tests.small import ROOT, let_in
 
 LARGEST = 100 << 20  # bytes: what package indexes take
 Do = Callable[..., subprocess.CompletedProcess[str]]
@@ -26,12 +26,12 @@ def wheel(here: Clone) -> Path:
 
 
 def _as_nobody(folder: Path, *words: str | Path, status: int = 0) -> subprocess.CompletedProcess[str]:
-    """Run a program as an ordinary user, with an empty home; asserts its exit status."""
+    """Run a program as an ordinary user, with an empty home and no index; asserts its exit status."""
     user = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
     done = subprocess.run(
         [str(word) for word in words],
         cwd=folder,
-        env={"PATH": PATH, "HOME": str(folder)},
+        env={"PATH": PATH, "HOME": str(folder), "PIP_NO_INDEX": "1", "UV_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -102,6 +102,35 @@ def test_wrong_words_are_sentences(installed: Path) -> None:
         (("run-cluster", "--port", "x"), "--port takes a whole number, not 'x'"),
     ):
         assert said in _as_nobody(installed, sandkube, *words, status=1).stderr
+
+
+@pytest.fixture(scope="module")
+def installers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """uv and pipx, for every user."""
+    folder = tmp_path_factory.mktemp("installers")
+    packages = ROOT / "tests/installers.txt"
+    words = ["--quiet", "--disable-pip-version-check", "--require-hashes", "--only-binary", ":all:"]
+    subprocess.run(["/usr/bin/python3", "-m", "venv", folder / "v"], check=True)
+    subprocess.run([folder / "v/bin/pip", "install", *words, "--requirement", packages], check=True)
+    let_in(folder)
+    return folder / "v/bin"
+
+
+@pytest.mark.parametrize(
+    "words", [("uvx", "--offline", "--from"), ("pipx", "run", "--spec"), ("v/bin/python", "-m", "sandkube")]
+)
+def test_other_ways_to_run_it(installers: Path, installed: Path, wheel: Path, words: tuple[str, ...]) -> None:
+    """As their users do, with the file alone and an empty home: nothing of the net is needed."""
+    name, *rest = words
+    argv = [name, *rest] if "/" in name else [installers / name, *rest, installed / wheel.name, "sandkube"]
+    for left in (".cache/uv", ".local/share/pipx", ".cache/pipx"):
+        shutil.rmtree(installed / left, ignore_errors=True)
+    assert "sandkube run-cluster" in _as_nobody(installed, *argv, "--help").stdout
+    assert (
+        "is no cluster x\n  hint: sandkube status"
+        in _as_nobody(installed, *argv, "logs", "--name", "x", status=1).stderr
+    )
+    assert "cap-last-cap" in _as_nobody(installed, *argv, "doctor", "--here").stdout
 
 
 def test_it_is_the_same_elsewhere(here: Clone, wheel: Path, tmp_path: Path) -> None:
