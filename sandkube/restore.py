@@ -6,6 +6,7 @@ after the end. Files get their final modes and time, so that the tree is in the 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -14,14 +15,23 @@ from pathlib import Path
 from sandkube.errors import UserError
 from sandkube.run import go_on
 from sandkube.tree import DEPTH, TIME
-from sandkube.tree.names import create_in, enter, make_in
+from sandkube.tree.names import enter, make_in
 
 _TOKEN = 4095  # bytes of a link's aim, at most: PATH_MAX without its NUL
 _NAME = 255  # bytes of a name, at most: NAME_MAX
 
 
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
 class BadNar(UserError):
     """Bytes that are not the NAR of a tree."""
+
+
+@functools.cache
+def _text(*words: bytes) -> bytes:
+    """Words as they stand in a NAR: the length, 8 bytes, then the word, then zeros up to a multiple of 8 bytes."""
+    return b"".join(len(word).to_bytes(8, "little") + word + bytes(-len(word) % 8) for word in words)
 
 
 class _Stream:
@@ -29,35 +39,46 @@ class _Stream:
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self._pieces = iter(pieces)
-        self._piece = memoryview(b"")
+        self._piece, self._at = b"", 0
         self.hash = hashlib.sha256()
 
     def _fill(self) -> bool:
-        while not self._piece:
+        while self._at == len(self._piece):
             piece = next(self._pieces, None)
             if piece is None:
                 return False
             self.hash.update(piece)
-            self._piece = memoryview(piece)
+            self._piece, self._at = piece, 0
         return True
 
     def some(self, most: int) -> memoryview:
         """From 1 to `most` bytes."""
         if not self._fill():
             raise BadNar("it ends in the middle")
-        found, self._piece = self._piece[:most], self._piece[most:]
+        found = memoryview(self._piece)[self._at : self._at + most]
+        self._at += len(found)
         return found
 
     def exactly(self, size: int) -> bytes:
         """So many bytes."""
-        if len(self._piece) >= size:
-            found, self._piece = self._piece[:size], self._piece[size:]
-            return bytes(found)
+        end = self._at + size
+        if end <= len(self._piece):
+            found = self._piece[self._at : end]
+            self._at = end
+            return found
         parts = []
         while size:
             parts.append(bytes(self.some(size)))
             size -= len(parts[-1])
         return b"".join(parts)
+
+    def passes(self, *words: bytes) -> bool:
+        """Pass these words if they stand here, which is not seen where a piece ends in the middle of them."""
+        text = _text(*words)
+        if not self._piece.startswith(text, self._at):
+            return False
+        self._at += len(text)
+        return True
 
     def number(self) -> int:
         """A size, 8 bytes."""
@@ -79,7 +100,7 @@ class _Stream:
 
     def expect(self, *words: bytes) -> None:
         """These words, in this order."""
-        for word in words:
+        for word in () if self.passes(*words) else words:
             if (found := self.token()) != word:
                 raise BadNar(f"it has {found[:40]!r} where {word!r} belongs")
 
@@ -102,12 +123,22 @@ def _regular(source: _Stream, folder: int, name: str) -> None:
         word, executable = source.token(), True
     if word != b"contents":
         raise BadNar(f"it has {word[:40]!r} where a file's contents belong")
+    _contents(source, folder, name, 0o555 if executable else 0o444)
+
+
+def _contents(source: _Stream, folder: int, name: str, mode: int) -> None:
     left = size = source.number()
-    with create_in(folder, name, 0o555 if executable else 0o444) as sink:
+    file = os.open(name, _NEW, 0o600, dir_fd=folder)
+    try:
+        os.fchmod(file, mode)
         while left:
-            left -= sink.write(source.some(left))
-        sink.flush()
-        os.utime(sink.fileno(), (TIME, TIME))
+            rest = source.some(left)
+            left -= len(rest)
+            while rest:
+                rest = rest[os.write(file, rest) :]
+        os.utime(file, (TIME, TIME))
+    finally:
+        os.close(file)
     source.padding(size)
     source.expect(b")")
 
@@ -141,17 +172,30 @@ def _directory(source: _Stream, folder: int, name: str, depth: int) -> None:
 
 def _entries(source: _Stream) -> Iterator[bytes]:
     """The names in a folder; what stands at each is to be read before the next one."""
-    while (word := source.token()) != b")":
-        if word != b"entry":
-            raise BadNar(f"it has {word[:40]!r} where an entry belongs")
-        source.expect(b"(", b"name")
+    while True:
+        if not source.passes(b"entry", b"(", b"name"):
+            if (word := source.token()) == b")":
+                return
+            if word != b"entry":
+                raise BadNar(f"it has {word[:40]!r} where an entry belongs")
+            source.expect(b"(", b"name")
         name = source.token()
         source.expect(b"node")
         yield name
 
 
+_USUAL = (
+    ((b"(", b"type", b"regular", b"contents"), 0o444),
+    ((b"(", b"type", b"regular", b"executable", b"", b"contents"), 0o555),
+)
+"""How most nodes begin, and the mode of such a file."""
+
+
 def _node(source: _Stream, folder: int, name: str, depth: int = 0) -> None:
     go_on()
+    for words, mode in _USUAL:
+        if source.passes(*words):
+            return _contents(source, folder, name, mode)
     source.expect(b"(", b"type")
     match source.token():
         case b"regular":
@@ -162,6 +206,7 @@ def _node(source: _Stream, folder: int, name: str, depth: int = 0) -> None:
             _directory(source, folder, name, depth)
         case other:
             raise BadNar(f"{name!r} is of the unknown type {other[:40]!r}")
+    return None
 
 
 def restore(pieces: Iterable[bytes], at: Path) -> str:

@@ -91,6 +91,26 @@ def test_any_tree_comes_back(fresh: Callable[[], Path], node: Node, size: int, u
     assert nar_of(at) == data
 
 
+@pytest.mark.parametrize("size", [1, 3, 8, 40, 1 << 20])
+def test_where_pieces_end_does_not_count(fresh: Callable[[], Path], size: int) -> None:
+    """Words that stand in one piece are passed at once, others one by one: the same trees, the same refusals."""
+    sound = nar({b"a": (b"x" * 9,), b"b": {}, b"c": b"", b"d": "aim", b"e": {b"f": b"y"}})
+    for at in (None, *range(0, len(sound), 8)):
+        data = sound if at is None else sound[:at] + b"\x01" + sound[at + 1 :]
+        pieces = (data[start : start + size] for start in range(0, len(data), size))
+        if sha256_bytes(data) == sha256_bytes(sound):
+            assert restore(pieces, fresh()) == sha256_bytes(sound)
+            continue
+        try:
+            found, said = restore(pieces, fresh()), ""
+        except BadNar as error:
+            found, said = "", error.message
+        try:
+            assert (restore([data], fresh()), "") == (found, said)
+        except BadNar as error:
+            assert ("", error.message) == (found, said)
+
+
 def test_it_is_in_the_form_of_the_store(tmp_path: Path) -> None:
     """As a tree that was built and normalised: modes and times of all that is in it."""
     before = os.umask(0o077)
