@@ -124,20 +124,6 @@ kind = "tar"
 tree = "rootfs"
 name = "rootfs.tar"
 """,
-    "erofs": """\
-source = "local:native/hello"
-
-[build]
-kind = "tree"
-""",
-    "volume": """\
-optional = true
-
-[build]
-kind = "erofs"
-tree = "rootfs"
-name = "rootfs.erofs"
-""",
     "packed": """\
 [build]
 kind = "packed"
@@ -203,7 +189,6 @@ PINS: Mapping[str, Pin] = {
     ),
     "files": Pin(""),
     "zstd": Pin(""),
-    "erofs": Pin(""),
     "wheel": Pin(""),
     "filter": Pin("", files=_debian("filter_1.2.orig.tar.xz") + _debian("filter_1.2-3.debian.tar.xz")),
     "imagestore": Pin("", modules=(_module("example.org/database", "v1.0.0"),)),

@@ -62,7 +62,7 @@ def host(tmp_path: Path) -> Iterator[Path]:
 
 def job_in(folder: Path, host: Path) -> Job:
     """A step in a folder, whose source and inputs hold links to `host`."""
-    for name in ("src", "out", "work", "cache", "base/dir", "zig", "go", "busybox/bin", "zstd/bin", "erofs/bin"):
+    for name in ("src", "out", "work", "cache", "base/dir", "zig", "go", "busybox/bin", "zstd/bin"):
         (folder / name).mkdir(parents=True)
     for each in (folder / "src", folder / "base"):
         (each / "x.c").write_text("int x;")
@@ -75,7 +75,7 @@ def job_in(folder: Path, host: Path) -> Job:
     (folder / "zstd/bin/zstd").write_text("#!")
     return Job(
         name="x",
-        inputs={each: folder / each for each in ("base", "zig", "go", "busybox", "zstd", "erofs")},
+        inputs={each: folder / each for each in ("base", "zig", "go", "busybox", "zstd")},
         modules=(),
         module_patches=(),
         box=Listed(),
