@@ -124,6 +124,13 @@ kind = "tar"
 tree = "rootfs"
 name = "rootfs.tar"
 """,
+    "made": """\
+[build]
+kind = "run"
+program = {from = "runtime", path = "bin/run"}
+arguments = ["/sandkube/in/files", "/sandkube/out/made"]
+inputs = ["files"]
+""",
     "packed": """\
 [build]
 kind = "packed"
