@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from sandkube.build.results import Results
 from sandkube.build.sources.kind import Ask
 from sandkube.build.store import Condition, DamagedRecord, Record, Store
 from sandkube.build.supply import Supply
-from sandkube.build.weights import FETCH, Durations, Weights
+from sandkube.build.weights import FETCH, REMOTE, Durations, Weights
 from sandkube.documents import regular_file_fault
 from sandkube.errors import RunRefused, UserError
 from sandkube.events import StepFinished, StepPulled, StepStarted
@@ -299,7 +300,9 @@ class Realiser:
                 return
             try:
                 self.places.check_cache()
-                if self.boxed_ahead and not self.remote:
+                if self.boxed_ahead and self.remote:
+                    self.remote.open()
+                elif self.boxed_ahead:
                     kind, text = self.describe_box()
                     if kind != "whole":
                         log.say(text)
@@ -324,7 +327,8 @@ class Realiser:
             self._fetch(name)
         with contextlib.ExitStack() as stack:
             with log.running(name, "waiting for a core"):
-                stack.enter_context(self.weights.hold(name))
+                lane = REMOTE if self.remote and self.plan.is_boxed(name) else ""
+                stack.enter_context(self.weights.hold(name, lane))
             stack.enter_context(log.running(name, "building", log_path))
             staging = stack.enter_context(self.store.staging())
             made = self._make(name, derived, staging, log_path)
@@ -356,9 +360,15 @@ class Realiser:
         return self.places.outputs / "failed" / name
 
     def _step_box(self, name: str, log_path: Path) -> Box:
-        if not self.plan.is_boxed(name) or not (self.unboxed or self.remote or self.plan.has_box()):
-            return Absent()
-        return self.remote.box(name, self.box, log_path) if self.remote else self.box()
+        if self.remote and self.plan.is_boxed(name):
+            return self.remote.box(name, functools.partial(self._here, name), log_path)
+        return self.box() if self.plan.is_boxed(name) and (self.unboxed or self.plan.has_box()) else Absent()
+
+    @contextlib.contextmanager
+    def _here(self, name: str) -> Iterator[Box]:
+        """The build sandbox for a command that no worker can run, with a place for it on this machine's cores."""
+        with self.weights.hold(name):
+            yield self.box() if self.unboxed or self.plan.has_box() else Absent()
 
     def _make(self, name: str, derived: Derivation, staging: Path, log_path: Path) -> Path:
         one = self.plan.recipes[name]

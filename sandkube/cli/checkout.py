@@ -85,7 +85,10 @@ def remote(named: str) -> Remote | None:
     if offline():
         raise UserError(f"--remote: offline, and {parsed.text} is reached by the network", hint=f"unset {OFFLINE}")
     one = realiser()
-    found: Remote = worker.Remote(parsed, (one.store.root / "trees", one.places.cache / "gomod"))
+    try:
+        found: Remote = worker.Remote(parsed, (one.store.root / "trees", one.places.cache / "gomod"))
+    except ImportError as error:
+        raise UserError(f"--remote: {error}", hint="./do installs requirements-remote.txt for it") from None
     return found
 
 

@@ -36,8 +36,8 @@ class Engine:
     """One engine. Thread-safe."""
 
     wire: Wire
-    blobs: Blobs = field(init=False)
     deadline: float = DEADLINE
+    blobs: Blobs = field(init=False)
     ran: int = 0
     """Commands that workers ran."""
     cached: int = 0

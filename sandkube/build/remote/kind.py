@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from sandkube.build.box import Box
 
+Here = Callable[[], AbstractContextManager[Box]]
+"""The build sandbox of this machine, for commands that workers cannot run."""
+
 
 class Remote(Protocol):
     """The workers of one engine."""
 
-    def box(self, name: str, here: Callable[[], Box], log_path: Path) -> Box:
-        """What a step runs its commands in; `here`: the build sandbox, for those that workers cannot run."""
+    def open(self) -> object:
+        """Find the engine and a worker. Raises RunRefused."""
+        ...
+
+    def box(self, name: str, here: Here, log_path: Path) -> Box:
+        """What a step runs its commands in."""
         ...
 
     def report(self) -> Iterable[str]:

@@ -16,15 +16,18 @@ from sandkube.build.box import ENVIRONMENT, Box, Call, Mount
 from sandkube.build.boxes.probe import PROGRAM
 from sandkube.build.remote.address import Address
 from sandkube.build.remote.cas import Blobs
-from sandkube.build.remote.engine import PLATFORM, Abilities, Engine
+from sandkube.build.remote.engine import DEADLINE, PLATFORM, Abilities, Engine
+from sandkube.build.remote.execution import WAITING
+from sandkube.build.remote.kind import Here
 from sandkube.build.remote.merkle import KEPT_ELSEWHERE, Digest, File, Folder, Impossible, Trees, parts_of
 from sandkube.build.remote.receive import apply, output_folder
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2 as api
 from sandkube.build.remote.wire import Wire
-from sandkube.errors import RunRefused
+from sandkube.errors import RunRefused, UserError
 from sandkube.run import Finished, check_finished
 
 _PROBE = "/probe"
+TIMEOUT = "SANDKUBE_REMOTE_TIMEOUT"
 
 
 def _platform() -> api.Platform:
@@ -54,18 +57,28 @@ def output_path(mount: Mount, cwd: str) -> str:
     return f"../{posixpath.basename(mount.inside)}" if path == "." else path
 
 
+def _deadline(environment: Mapping[str, str]) -> float:
+    """Seconds in which a command has to end, waiting included. Raises UserError."""
+    text = environment.get(TIMEOUT, "")
+    if not text:
+        return DEADLINE
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise UserError(f"{TIMEOUT} takes a number of seconds from 1 on, not {text!r}")
+    return float(text)
+
+
 class Remote:
     """The workers of one engine, opened when the first command is run. Thread-safe."""
 
     def __init__(self, address: Address, fixed: tuple[Path, ...], environment: Mapping[str, str] = os.environ) -> None:
         """`fixed`: folders below which trees do not change. Raises RunRefused."""
-        self.engine = Engine(Wire(address, environment))
+        self.engine = Engine(Wire(address, environment), _deadline(environment))
         self.trees = Trees(fixed)
         self._gate = threading.Lock()
         self._abilities: Abilities | None = None
         self._refusal: RunRefused | None = None
 
-    def abilities(self) -> Abilities:
+    def open(self) -> Abilities:
         """What engine and workers can do, found once. Raises RunRefused, the same for all."""
         with self._gate:
             if self._refusal:
@@ -84,7 +97,7 @@ class Remote:
         data = Digest.of(PROGRAM)
         folder = Folder({_PROBE.strip("/"): File(data, True, PROGRAM)})
         where = f"the remote engine {self.engine.wire.address.text}"
-        with screen.running(where, "looking for a worker"):
+        with screen.running(where, WAITING):
             result = self.engine.run(command(Call([_PROBE])), folder, lambda _: None, anew=True)
         if result.exit_code != 0:
             raise RunRefused(
@@ -92,8 +105,8 @@ class Remote:
                 hint="workers that start commands by buildbox-run-bubblewrap do; without --remote steps run here",
             )
 
-    def box(self, name: str, here: Callable[[], Box], log_path: Path) -> Box:
-        """What a step runs its commands in; `here`: the build sandbox, for those that workers cannot run."""
+    def box(self, name: str, here: Here, log_path: Path) -> Box:
+        """What a step runs its commands in."""
         return _RemoteBox(self, name, here, log_path)
 
     def report(self) -> Iterator[str]:
@@ -106,18 +119,19 @@ class Remote:
 class _RemoteBox:
     remote: Remote
     name: str
-    here: Callable[[], Box]
+    here: Here
     log_path: Path
 
     def run(self, call: Call, *, log: BinaryIO, capture: bool = False, check: bool = True) -> Finished:
         """Run one command. Raises CommandFailed unless `check` is off, RunRefused where the engine fails."""
-        abilities = self.remote.abilities()
+        abilities = self.remote.open()
         try:
             root = self.remote.trees.root(call.mounts)
             check_links(root, abilities)
         except Impossible as why:
             screen.step(self.name, f"workers cannot run a command of it, so that runs here: {why}")
-            return self.here().run(call, log=log, capture=capture, check=check)
+            with self.here() as box:
+                return box.run(call, log=log, capture=capture, check=check)
         log.write(f"$ {call.text()}\n".encode(errors="surrogateescape"))
         log.flush()
         with self._progress() as tell:
