@@ -70,8 +70,8 @@ set_up() {
         [ ! -e .venv ] || [ -e .venv/place ] || fail "$here/.venv is not one that ./do made; move it away"
         ready build || make_venv
         install requirements.txt
-        case "$1" in ci | test | test-fast | golden) install requirements-test.txt ;; esac
         [ -z "$remote" ] || install requirements-remote.txt
+        case "$1" in ci | test | test-fast | golden) install requirements-test.txt ;; esac
         printf '%s\n' "$here" "$(readlink -f .venv/bin/python)" >.venv/place
     fi
     exec 9<&-
@@ -79,7 +79,7 @@ set_up() {
 
 remote=${SANDKUBE_REMOTE-} # what is not empty has it installed
 case " $* " in *" --remote "* | *" --remote="*) remote=yes ;; esac
-case "${1-}" in ci | test | test-fast) remote=yes ;; esac
+case "${1-}" in ci | test | test-fast | golden) remote=yes ;; esac
 case " $* " in *" --offline "*) export SANDKUBE_OFFLINE=1 ;; esac
 { ready "${1-}" && remote_ready; } || set_up "${1-}"
 exec .venv/bin/python -m sandkube "$@"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import shutil
 import socket
@@ -16,13 +17,12 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
-from tests.small import ROOT, let_in
+from tests.clones import passed_on
+from tests.small import ROOT, Small, let_in
 
 REQUIREMENTS = ROOT / "tests/requirements-engines.txt"
 BOT = ROOT / "tests/bot.py"
@@ -242,9 +242,24 @@ def buildgrid(
             yield BuildGrid(programs, folder, port, f"{scheme}://127.0.0.1:{port}{f'/{instance}' * bool(instance)}")
 
 
-def channel(address: str) -> grpc.Channel:
-    """To ask an engine on loopback without anything of ours."""
-    return grpc.insecure_channel(address.removeprefix("grpc://"))
+def unbuilt(folder: Path, names: Sequence[str]) -> Small:
+    """A clone of this checkout with all that is built here but records of these recipes; trees are shared, not copied."""
+    subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
+    store, mine = ROOT / "outputs/store", folder / "outputs/store"
+    (mine / "records").mkdir(parents=True)
+    for name in ("trees", "seals"):
+        (mine / name).symlink_to(store / name)
+    for path in (store / "records").iterdir():
+        if json.loads(path.read_text())["name"] not in names:
+            shutil.copy(path, mine / "records")
+    home = os.environ.get("HOME", "/root")
+    given = {name: os.environ[name] for name in ("XDG_CACHE_HOME",) if name in os.environ}
+    return Small(folder, {"HOME": home, **passed_on(), **given})
+
+
+def result(root: Path, name: str) -> str:
+    """The output hash of what was built last."""
+    return (root / "outputs/result" / name).resolve().name
 
 
 if __name__ == "__main__":

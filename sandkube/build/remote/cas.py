@@ -118,7 +118,7 @@ class Blobs:
 
     def _writes(self, name: str, blob: Blob) -> Iterator[bytestream_pb2.WriteRequest]:
         data = read(blob)
-        for at in range(0, len(data), _PIECE):
+        for at in range(0, len(data) or 1, _PIECE):  # no bytes are a message, too
             piece = data[at : at + _PIECE]
             go_on()
             yield bytestream_pb2.WriteRequest(
