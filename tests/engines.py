@@ -243,7 +243,7 @@ def buildgrid(
 
 
 def unbuilt(folder: Path, names: Sequence[str]) -> Small:
-    """A clone of this checkout with all that is built here but records of these recipes; trees are shared, not copied."""
+    """A clone of this checkout with all that is built here but records of these recipes; its trees are those here."""
     subprocess.run(["git", "clone", "--quiet", ROOT, folder], check=True)
     store, mine = ROOT / "outputs/store", folder / "outputs/store"
     (mine / "records").mkdir(parents=True)

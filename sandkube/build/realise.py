@@ -361,7 +361,8 @@ class Realiser:
 
     def _step_box(self, name: str, log_path: Path) -> Box:
         if self.remote and self.plan.is_boxed(name):
-            return self.remote.box(name, functools.partial(self._here, name), log_path)
+            here = functools.partial(self._here, name)
+            return self.remote.box(name, here, log_path, self.plan.recipes[name].needs)
         return self.box() if self.plan.is_boxed(name) and (self.unboxed or self.plan.has_box()) else Absent()
 
     @contextlib.contextmanager

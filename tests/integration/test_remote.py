@@ -18,7 +18,8 @@ import pytest
 from sandkube.build import lock
 from sandkube.build.box import IN, OUT, SRC, Box, Call, Mount, input_mounts
 from sandkube.build.boxes.bubblewrap import Bubblewrap
-from sandkube.build.remote import address
+from sandkube.build.remote import address, survey
+from sandkube.build.remote.survey import Worker
 from sandkube.build.remote.worker import Remote
 from sandkube.errors import RunRefused
 from sandkube.nar import nar_hash
@@ -136,6 +137,21 @@ def test_a_command_leaves_the_same_here_and_there(engine: str, busybox: Path, bw
     assert states["here"] == states["there"]
 
 
+def test_what_workers_give_is_found_by_trying(engine: str, bwrap: Path, tmp_path: Path) -> None:
+    """The program that workers run for it says the same here, in sandboxes that are known."""
+    _, worker = Remote(address.parse(engine), ()).open()
+    assert worker == Worker(network=False, user_namespaces=True)
+    program = tmp_path / "probe"
+    program.write_bytes(survey.PROGRAM)
+    program.chmod(0o755)
+    words = [str(bwrap), "--unshare-user", "--ro-bind", str(program), "/probe"]
+    statuses = [
+        subprocess.run([*words, *more, "/probe"], check=False).returncode
+        for more in (["--unshare-net"], ["--unshare-net", "--disable-userns"])
+    ]
+    assert statuses == [0, 2]
+
+
 def test_a_step_has_the_same_output_here_and_there(engine: str, local: Small, tmp_path: Path) -> None:
     one = checkout(tmp_path / "checkout")
     said = one.do("build", "--remote", engine)
@@ -177,7 +193,8 @@ from pathlib import Path
 from sandkube.app.guard import guarded
 from sandkube.app.signals import prepare_process
 from sandkube.build.box import Call, input_mounts
-from sandkube.build.remote import address
+from sandkube.build.remote import address, survey
+from sandkube.build.remote.survey import Worker
 from sandkube.build.remote.worker import Remote
 
 def main():

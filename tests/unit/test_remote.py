@@ -16,6 +16,7 @@ import pytest
 
 from sandkube.build.box import CACHE, IN, OUT, SRC, ZIG, Box, Call, Mount
 from sandkube.build.remote import address, execution, wire
+from sandkube.build.remote.kind import USER_NAMESPACES
 from sandkube.build.remote.merkle import Digest, File, Folder, Impossible, Trees, read_folder
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2 as api
 from sandkube.build.remote.worker import Remote, command
@@ -331,6 +332,26 @@ def test_workers_that_show_no_input_root_as_root(engine: Engine, tmp_path: Path)
     engine.run = lambda *_: api.ActionResult(exit_code=127)
     with pytest.raises(RunRefused, match="its workers do not show an input root as /"):
         run(box(engine, tmp_path), work(tmp_path), tmp_path / "log")
+
+
+@pytest.mark.parametrize(("status", "here"), [(0, False), (2, True)])
+def test_what_workers_lack_runs_here(
+    engine: Engine, tmp_path: Path, status: int, *, here: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the recipe says what its commands need."""
+    engine.run = lambda asked, _: api.ActionResult(exit_code=status if asked.arguments[0] == "/probe" else 0)
+    sandbox = Here()
+    one = remote(engine).box("step", lambda: contextlib.nullcontext(sandbox), tmp_path / "log", [USER_NAMESPACES])
+    run(one, work(tmp_path), tmp_path / "log")
+    assert bool(sandbox.calls) is here
+    said = "that runs here: its recipe needs user namespaces, and workers have none"
+    assert (said in capsys.readouterr().err) is here
+
+
+def test_workers_with_a_network_are_warned_of(engine: Engine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.run = lambda *_: api.ActionResult(exit_code=1)
+    remote(engine).open()
+    assert f"warning: the remote engine {engine.address}: its workers reach a network; " in capsys.readouterr().err
 
 
 def test_a_deadline_ends_the_wait_and_the_operation(engine: Engine) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
 from sandkube.build.box import Box
 
+USER_NAMESPACES = "user-namespaces"
+NEEDS = (USER_NAMESPACES,)
+"""What a recipe may say that its commands need of a machine."""
 Here = Callable[[], AbstractContextManager[Box]]
 """The build sandbox of this machine, for commands that workers cannot run."""
 
@@ -20,8 +23,8 @@ class Remote(Protocol):
         """Find the engine and a worker. Raises RunRefused."""
         ...
 
-    def box(self, name: str, here: Here, log_path: Path) -> Box:
-        """What a step runs its commands in."""
+    def box(self, name: str, here: Here, log_path: Path, needs: Sequence[str] = ()) -> Box:
+        """What a step runs its commands in; `needs`: what its recipe says that they need of a machine."""
         ...
 
     def report(self) -> Iterable[str]:

@@ -6,27 +6,28 @@ import contextlib
 import os
 import posixpath
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from sandkube import log as screen
 from sandkube.build.box import ENVIRONMENT, Box, Call, Mount
-from sandkube.build.boxes.probe import PROGRAM
+from sandkube.build.remote import survey
 from sandkube.build.remote.address import Address
 from sandkube.build.remote.cas import Blobs
 from sandkube.build.remote.engine import DEADLINE, PLATFORM, Abilities, Engine
 from sandkube.build.remote.execution import WAITING
-from sandkube.build.remote.kind import Here
-from sandkube.build.remote.merkle import KEPT_ELSEWHERE, Digest, File, Folder, Impossible, Trees, parts_of
+from sandkube.build.remote.kind import USER_NAMESPACES, Here
+from sandkube.build.remote.merkle import KEPT_ELSEWHERE, Digest, Folder, Impossible, Trees, parts_of
 from sandkube.build.remote.receive import apply, output_folder
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2 as api
+from sandkube.build.remote.survey import Worker
 from sandkube.build.remote.wire import Wire
 from sandkube.errors import RunRefused, UserError
 from sandkube.run import Finished, check_finished
 
-_PROBE = "/probe"
+_NETWORK = "its workers reach a network; that outputs depend on nothing but their inputs is not guaranteed"
 TIMEOUT = "SANDKUBE_REMOTE_TIMEOUT"
 
 
@@ -75,39 +76,39 @@ class Remote:
         self.engine = Engine(Wire(address, environment), _deadline(environment))
         self.trees = Trees(fixed)
         self._gate = threading.Lock()
-        self._abilities: Abilities | None = None
+        self._found: tuple[Abilities, Worker] | None = None
         self._refusal: RunRefused | None = None
 
-    def open(self) -> Abilities:
+    def open(self) -> tuple[Abilities, Worker]:
         """What engine and workers can do, found once. Raises RunRefused, the same for all."""
         with self._gate:
             if self._refusal:
                 raise self._refusal
-            if self._abilities is None:
+            if self._found is None:
                 try:
-                    self._abilities = self.engine.open()
-                    self._probe()
+                    self._found = self.engine.open(), self._find_worker()
                 except RunRefused as refusal:
                     self._refusal = refusal
                     raise
-            return self._abilities
+            return self._found
 
-    def _probe(self) -> None:
-        """Run a static program by its absolute path: it is there only if the input root is a worker's root."""
-        data = Digest.of(PROGRAM)
-        folder = Folder({_PROBE.strip("/"): File(data, True, PROGRAM)})
+    def _find_worker(self) -> Worker:
         where = f"the remote engine {self.engine.wire.address.text}"
         with screen.running(where, WAITING):
-            result = self.engine.run(command(Call([_PROBE])), folder, lambda _: None, anew=True)
-        if result.exit_code != 0:
+            result = self.engine.run(command(survey.CALL), survey.ROOT, lambda _: None, anew=True)
+        worker = survey.read(result.exit_code)
+        if worker is None:
             raise RunRefused(
                 f"{where}: its workers do not show an input root as /, which steps need for equal bytes",
                 hint="workers that start commands by buildbox-run-bubblewrap do; without --remote steps run here",
             )
+        if worker.network:
+            screen.say(f"warning: {where}: {_NETWORK}")
+        return worker
 
-    def box(self, name: str, here: Here, log_path: Path) -> Box:
+    def box(self, name: str, here: Here, log_path: Path, needs: Sequence[str] = ()) -> Box:
         """What a step runs its commands in."""
-        return _RemoteBox(self, name, here, log_path)
+        return _RemoteBox(self, name, here, log_path, needs)
 
     def report(self) -> Iterator[str]:
         """What became of a run, in a line."""
@@ -121,11 +122,14 @@ class _RemoteBox:
     name: str
     here: Here
     log_path: Path
+    needs: Sequence[str]
 
     def run(self, call: Call, *, log: BinaryIO, capture: bool = False, check: bool = True) -> Finished:
         """Run one command. Raises CommandFailed unless `check` is off, RunRefused where the engine fails."""
-        abilities = self.remote.open()
+        abilities, worker = self.remote.open()
         try:
+            if USER_NAMESPACES in self.needs and not worker.user_namespaces:
+                raise Impossible("its recipe needs user namespaces, and workers have none")
             root = self.remote.trees.root(call.mounts)
             check_links(root, abilities)
         except Impossible as why:
