@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sandkube.build import code, plan
+from sandkube.build import code
 from sandkube.build.box import OUT, SRC, Box, Call, Mount, input_mounts
 from sandkube.build.builders.kind import Job
 from sandkube.build.derivation import Derivation
@@ -84,7 +84,7 @@ class Making:
         for at, (each, (_, pinned)) in enumerate(zip(one.patches, self.derivation.patches, strict=True)):
             path = self.folder / "patches" / str(at) / self.name / each.file
             path.parent.mkdir(parents=True)
-            shutil.copyfile(plan.patch_path(self.plan, one, each), path)
+            shutil.copyfile(one.patch_path(self.plan.root, each), path)
             if sha256_file(path) != pinned:
                 raise Moved(f"{each.file} changed")
             yield each.module, path

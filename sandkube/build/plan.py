@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandkube.build import code, lock, recipe
-from sandkube.build.builders import Patch
 from sandkube.build.derivation import Derivation
 from sandkube.build.lock import Lock, Pin
 from sandkube.build.recipe import Recipe
@@ -129,11 +128,6 @@ def source_hash(plan: Plan, one: Recipe) -> str:
     return found
 
 
-def patch_path(plan: Plan, one: Recipe, patch: Patch) -> Path:
-    """The file of a patch."""
-    return plan.root / "patches" / one.name / patch.file
-
-
 def derivation_of(plan: Plan, name: str, output_of: Callable[[str], str]) -> Derivation:
     """The derivation of a step, given the output hashes of its inputs."""
     one = plan.recipes[name]
@@ -143,6 +137,6 @@ def derivation_of(plan: Plan, name: str, output_of: Callable[[str], str]) -> Der
         options=recipe.options_json(one.build),
         source=source_hash(plan, one),
         inputs=tuple((each, output_of(each)) for each in one.inputs),
-        patches=tuple((patch.module, sha256_file(patch_path(plan, one, patch))) for patch in one.patches),
+        patches=tuple((patch.module, sha256_file(one.patch_path(plan.root, patch))) for patch in one.patches),
         modules=tuple((f"{each.path}@{each.version}", f"{each.zip} {each.mod}") for each in plan.pin(name).modules),
     )

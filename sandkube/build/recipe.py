@@ -5,6 +5,7 @@ Shape of a file:
     description = "The OCI runtime."                      # what it is for, in one line; not in the key
     source = "go:github.com/opencontainers/runc@v1.3.3"   # where bytes come from; absent for compositions
     mirrors = ["https://…"]                               # only with url:, tried in order
+    patches_of = "runc"                                   # the recipe that has the patches which this one has not
     [build]
     kind = "go"                                           # which builder; its options follow
     patches = ["0001-subject.patch", {file = "0002-x.patch", module = "golang.org/x/sys"}]
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +48,8 @@ class Recipe:
     """What it is for, in one line: for people, not for the key."""
     optional: bool = False
     """Whether it is made only when somebody names it, or another needs it."""
+    patches_of: str = ""
+    """The recipe whose folder of patches has those that its own has not."""
     needs: tuple[str, ...] = ()
     """What its commands need of a machine, which workers of a remote engine may not have."""
 
@@ -65,6 +69,11 @@ class Recipe:
         listed = getattr(self.build, "patches", ())
         return tuple(Patch(each) if isinstance(each, str) else each for each in listed)
 
+    def patch_path(self, root: Path, patch: Patch) -> Path:
+        """The file of a patch, in a checkout."""
+        own = root / "patches" / self.name / patch.file
+        return root / "patches" / self.patches_of / patch.file if self.patches_of and not os.path.lexists(own) else own
+
     @property
     def inputs(self) -> tuple[str, ...]:
         """Names of the recipes whose outputs this one is built from, sorted."""
@@ -80,6 +89,7 @@ class _Document:
     source: Text = ""
     mirrors: Distinct[Text] = field(default=())
     optional: bool = False
+    patches_of: RecipeName = ""
     needs: Distinct[Need] = field(default=())
 
 
@@ -122,19 +132,23 @@ def _decode_recipe(name: str, data: Any, report: Report) -> Recipe | None:
     source = _decode_source(document, builder, kind, report) if document else None
     if document is None or build is None:
         return None
-    return Recipe(name, source, kind, build, document.description, document.optional, document.needs)
+    also = document.patches_of, document.needs
+    return Recipe(name, source, kind, build, document.description, document.optional, *also)
 
 
 def _check_patches(recipe: Recipe, root: Path) -> Iterator[tuple[str, str]]:
-    folder = root / "patches" / recipe.name
-    there = sorted(path.name for path in folder.glob("*.patch")) if folder.is_dir() else []
+    folders = [root / "patches" / each for each in (recipe.name, recipe.patches_of) if each]
+    if recipe.patches_of and not folders[1].is_dir():
+        yield "patches_of", f"no such folder patches/{recipe.patches_of}"
+    there = sorted({path.name for folder in folders if folder.is_dir() for path in folder.glob("*.patch")})
     for at, patch in enumerate(recipe.patches):
-        name = one_line(f"patches/{recipe.name}/{patch.file}")
+        path = recipe.patch_path(root, patch)
+        name = one_line(f"patches/{path.parent.name}/{patch.file}")
         if not patch.file.isprintable():
             yield f"build.patches[{at}]", f"expected a name without control characters, got {patch.file!r}"
         elif patch.file not in there:
             yield f"build.patches[{at}]", f"no such file {name}{suggestion(patch.file, there)}"
-        elif fault := regular_file_fault(folder / patch.file):
+        elif fault := regular_file_fault(path):
             yield f"build.patches[{at}]", f"{name} {fault}"
         if patch in recipe.patches[:at]:
             yield f"build.patches[{at}]", f"{name} is listed twice"
@@ -244,10 +258,10 @@ def unused(root: Path, recipes: Mapping[str, Recipe]) -> list[str]:
     for path in sorted((root / "recipes").iterdir()):
         if path.suffix != ".toml" and not path.name.endswith(_EDITORS) and not path.name.startswith("."):
             found.append(f"recipes/{one_line(path.name)}: is no recipe: their names end in .toml")
+    listed = {one.patch_path(root, each) for one in recipes.values() for each in one.patches}
     for path in sorted((root / "patches").glob("*/*")):
         name = path.parent.name
-        listed = {each.file for each in recipes[name].patches} if name in recipes else set()
-        if path.name not in listed and not path.name.endswith(_EDITORS) and not path.name.startswith("."):
+        if path not in listed and not path.name.endswith(_EDITORS) and not path.name.startswith("."):
             why = f"recipes/{name}.toml does not list it" if name in recipes else f"there is no recipe {one_line(name)}"
             found.append(f"{one_line(f'patches/{name}/{path.name}')}: is not used: {why}")
     return found

@@ -20,7 +20,7 @@ from sandkube.digest import Json, canonical_json, sha256_bytes
 def asked(recipe: Recipe, root: Path) -> Asked:
     """What the modules of a recipe are chosen by."""
     assert recipe.source is not None
-    main = (root / "patches" / recipe.name / each.file for each in recipe.patches if not each.module)
+    main = (recipe.patch_path(root, each) for each in recipe.patches if not each.module)
     return Asked(recipe.build, recipe.source, tuple(main), root)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandkube import log
+from sandkube import log, machine
 from sandkube.build import code, plan, recipe, spec
 from sandkube.build.cache import settings
 from sandkube.build.cache.keys import Keys
@@ -18,7 +18,7 @@ from sandkube.build.places import Places
 from sandkube.build.realise import Realiser
 from sandkube.build.recipe import Recipe
 from sandkube.build.remote import address
-from sandkube.build.remote.kind import Remote
+from sandkube.build.remote.kind import COMPILERS, Remote
 from sandkube.build.store import Store
 from sandkube.build.supply import Supply
 from sandkube.errors import UserError, one_line
@@ -89,6 +89,7 @@ def remote(named: str) -> Remote | None:
         found: Remote = worker.Remote(parsed, (one.store.root / "trees", one.places.cache / "gomod"))
     except ImportError as error:
         raise UserError(f"--remote: {error}", hint="./do installs requirements-remote.txt for it") from None
+    machine.use_compilers(COMPILERS)
     return found
 
 

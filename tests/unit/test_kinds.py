@@ -22,6 +22,7 @@ from sandkube.build.builders.go import Go
 from sandkube.build.builders.image import Image
 from sandkube.build.builders.packed import Packed
 from sandkube.build.builders.rootfs import Rootfs
+from sandkube.build.builders.run import Program, Run
 from sandkube.build.builders.tar import Tar
 from sandkube.build.builders.tree import Tree
 from sandkube.build.builders.wheel import Wheel
@@ -283,6 +284,7 @@ OPTIONS: Mapping[str, Any] = {
     "bundle": Bundle("base"),
     "packed": Packed(("base",)),
     "tar": Tar("base", "base.tar"),
+    "run": Run(Program("base", "bin/d"), ("--to", "/sandkube/out/d")),
     "wheel": Wheel("x", "1.0", "A package.", ("*.c",), "base", "x.main:main"),
 }
 

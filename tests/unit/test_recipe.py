@@ -55,7 +55,7 @@ def test_all_problems_together(tmp_path: Path) -> None:
         "recipes/b.toml: build.packages[1]: expected a string, got 3",
         "recipes/b.toml: description: missing key",
         "recipes/c.toml: build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, "
-        "got 'bundel' (did you mean bundle?)",
+        "run, got 'bundel' (did you mean bundle?)",
         "recipes/d.toml: build.patches[0]: no such file patches/d/0002-x.patch (did you mean 0001-x.patch?)",
         "recipes/d.toml: build.patches[2]: patches/d/0001-x.patch is listed twice",
         "recipes/d.toml: build.patches[3]: patches/d/lost.patch is a link that leads nowhere",
@@ -144,10 +144,10 @@ WRONG = {
     "environment": (IMAGE + 'env = ["PATH"]', ["build.env[0]: expected NAME=VALUE, got 'PATH'"]),
     "working folder": (IMAGE + 'workdir = "tmp"', ["build.workdir: expected an absolute path, got 'tmp'"]),
     "no kind": (LOCAL, [
-        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, got ''"
+        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, run, got ''"
     ]),
     "a kind that is a number": (LOCAL + "kind = 3", [
-        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, got 3"
+        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, run, got 3"
     ]),
     "a tag twice": (GO + 'packages = ["."]\ntags = ["a", "a"]', ["build.tags: holds 'a' twice"]),
     "no build": (HEAD, ["build: missing key"]),
@@ -270,6 +270,27 @@ def test_what_nothing_reads_is_told(tmp_path: Path) -> None:
         "patches/gone/1.patch: is not used: there is no recipe gone",
         "patches/t/2.patch: is not used: recipes/t.toml does not list it",
     ]
+
+
+def test_patches_of_another_recipe(tmp_path: Path) -> None:
+    """Those that a recipe's own folder has not; nothing else of that other recipe."""
+    listed = 'patches = ["1.patch", "2.patch"]\n'
+    write(tmp_path, one=TREE + listed, other='patches_of = "one"\n' + TREE + listed)
+    for name in ("one/1.patch", "one/2.patch", "other/2.patch"):
+        (tmp_path / "patches" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "patches" / name).write_text(name)
+    recipes = recipe.load(tmp_path)
+    paths = [recipes["other"].patch_path(tmp_path, each) for each in recipes["other"].patches]
+    assert [path.read_text() for path in paths] == ["one/1.patch", "other/2.patch"]
+    assert recipe.unused(tmp_path, recipes) == []
+    (tmp_path / "patches/one/1.patch").unlink()
+    assert problems(tmp_path) == [
+        "recipes/one.toml: build.patches[0]: no such file patches/one/1.patch (did you mean 2.patch?)",
+        "recipes/other.toml: build.patches[0]: no such file patches/one/1.patch (did you mean 2.patch?)",
+    ]
+    (tmp_path / "recipes/other.toml").write_text('patches_of = "gone"\n' + TREE)
+    (tmp_path / "recipes/one.toml").write_text(TREE)
+    assert problems(tmp_path) == ["recipes/other.toml: patches_of: no such folder patches/gone"]
 
 
 def test_names_with_control_characters_break_no_line(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandkube.build.builders import bundle, c, content, go, image, packed, rootfs, tar, tree, wheel
+from sandkube.build.builders import bundle, c, content, go, image, packed, rootfs, run, tar, tree, wheel
 from sandkube.build.builders.kind import BuilderKind, Job, Patch
 
 __all__ = ("KINDS", "BuilderKind", "Job", "Patch")
@@ -20,4 +20,5 @@ KINDS: Mapping[str, BuilderKind] = {
     "packed": packed.KIND,
     "wheel": wheel.KIND,
     "tar": tar.KIND,
+    "run": run.KIND,
 }

@@ -10,6 +10,8 @@ from typing import Protocol
 from sandkube.build.box import Box
 
 USER_NAMESPACES = "user-namespaces"
+COMPILERS = 8
+"""How many compilers a worker runs side by side: commands say it, so one number for them to be the same everywhere."""
 NEEDS = (USER_NAMESPACES,)
 """What a recipe may say that its commands need of a machine."""
 Here = Callable[[], AbstractContextManager[Box]]
