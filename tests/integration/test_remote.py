@@ -24,7 +24,7 @@ from sandkube.build.remote.worker import Remote
 from sandkube.errors import RunRefused
 from sandkube.nar import nar_hash
 from tests import engines
-from tests.clones import passed_on
+from tests.clones import Clone, passed_on
 from tests.registries import certificates
 from tests.small import ROOT, Small, small
 
@@ -170,6 +170,22 @@ def test_a_step_has_the_same_output_here_and_there(engine: str, local: Small, tm
         if json.loads(path.read_text())["name"] == "image-test"
     )
     assert "unboxed" not in record
+
+
+REAL = ("image-test", "images", "test-goroutines")
+"""One of each builder whose steps end in seconds without what compilers keep; `bench.remote` does all of them."""
+
+
+def test_real_recipes_have_the_same_output(here: Clone, casd: str, tmp_path: Path) -> None:
+    one = engines.unbuilt(tmp_path / "clone", REAL)
+    said = one.do("build", *REAL, "--remote", casd)
+    assert said.status == 0, said.err
+    assert set(said.steps()) == set(REAL)
+    assert {name: engines.result(one.folder, name) for name in REAL} == {
+        name: engines.result(here.folder, name) for name in REAL
+    }
+    logs = [(one.folder / "outputs/logs" / f"{name}.log").read_text() for name in REAL]
+    assert all(text.startswith("$ /sandkube/in/") for text in logs)
 
 
 def test_what_no_worker_can_run_runs_here(
