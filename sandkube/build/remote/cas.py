@@ -72,15 +72,15 @@ class Blobs:
     def missing(self, digests: Sequence[Digest]) -> list[Digest]:
         """Those that it has not. Raises RunRefused."""
         asked = list(dict.fromkeys(each for each in digests if each not in self._there))
-        found: list[Digest] = []
+        found: set[Digest] = set()
         for at in range(0, len(asked), ASKED):
             request = api.FindMissingBlobsRequest(instance_name=self.wire.instance)
             request.blob_digests.extend(each.message() for each in asked[at : at + ASKED])
             answer = self.wire.ask(self.wire.cas.FindMissingBlobs, request, seconds=patience(0) * 2)
-            found += map(Digest.said, answer.missing_blob_digests)
+            found.update(map(Digest.said, answer.missing_blob_digests))
         with self._lock:
-            self._there.update(set(asked) - set(found))
-        return [each for each in asked if each in set(found)]
+            self._there.update(each for each in asked if each not in found)
+        return [each for each in asked if each in found]
 
     def send(self, blobs: Mapping[Digest, Blob]) -> None:
         """Have it hold these. Raises RunRefused."""
@@ -109,24 +109,23 @@ class Blobs:
     def _send_stream(self, digest: Digest, blob: Blob) -> None:
         def once() -> None:
             name = f"uploads/{uuid.uuid4()}/blobs/{digest.hash}/{digest.size}"
-            requests = self._writes(self._name(name), blob)
+            requests = self._writes(self._name(name), digest.size, blob)
             said = self.wire.bytes.Write(requests, timeout=patience(digest.size), metadata=self.wire.metadata)
             if said.committed_size not in (digest.size, -1):
                 raise self._refuses(f"took {said.committed_size} bytes of {digest.size}")
 
         self.wire.tried(once)
 
-    def _writes(self, name: str, blob: Blob) -> Iterator[bytestream_pb2.WriteRequest]:
-        data = read(blob)
-        for at in range(0, len(data) or 1, _PIECE):  # no bytes are a message, too
-            piece = data[at : at + _PIECE]
-            go_on()
-            yield bytestream_pb2.WriteRequest(
-                resource_name=name if at == 0 else "",
-                write_offset=at,
-                data=piece,
-                finish_write=at + len(piece) == len(data),
-            )
+    def _writes(self, name: str, size: int, blob: Blob) -> Iterator[bytestream_pb2.WriteRequest]:
+        at = 0
+        with io.BytesIO(blob) if isinstance(blob, bytes) else blob.open("rb") as stream:
+            ends = False
+            while not ends:  # no bytes are a message, too
+                go_on()
+                piece = stream.read(_PIECE)
+                ends = at + len(piece) >= size or not piece
+                yield bytestream_pb2.WriteRequest(resource_name=name, write_offset=at, data=piece, finish_write=ends)
+                at += len(piece)
 
     def fetch(self, digests: Iterable[Digest]) -> Iterator[tuple[Digest, bytes]]:
         """Blobs that fit a message, each once. Raises RunRefused for one that is gone or has other bytes."""

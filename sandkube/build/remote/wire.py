@@ -17,7 +17,7 @@ from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_e
 from sandkube.build.remote.stubs.google.bytestream import bytestream_pb2_grpc
 from sandkube.build.remote.stubs.google.longrunning import operations_pb2_grpc
 from sandkube.errors import RunRefused
-from sandkube.run import Interrupted, stops_within
+from sandkube.run import Interrupted, go_on, stops_within
 
 T = TypeVar("T")
 PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each attempt
@@ -90,6 +90,7 @@ class Wire:
             try:
                 return once()
             except grpc.RpcError as error:
+                go_on()  # what stopped a stream of requests is told as a fault of it
                 last = error
                 if error.code() not in PASSING:
                     break
