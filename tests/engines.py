@@ -27,7 +27,7 @@ from tests.small import ROOT, Small, let_in
 
 REQUIREMENTS = ROOT / "tests/requirements-engines.txt"
 BOT = ROOT / "tests/bot.py"
-PATIENCE = 120.0
+PATIENCE = 600.0
 NOBODY = 65534
 BUILDGRID = """\
 description: test
