@@ -16,6 +16,8 @@ ready() {
         case "$1" in ci | test | test-fast | golden) cmp -s requirements-test.txt .venv/requirements-test.txt ;; esac
 }
 
+remote_ready() { [ -z "$remote" ] || cmp -s requirements-remote.txt .venv/requirements-remote.txt; }
+
 install() { # $1: requirements file; its copy inside .venv is the stamp, written last
     cmp -s "$1" ".venv/$1" && return
     (
@@ -64,16 +66,20 @@ set_up() {
     find_python
     exec 9<.
     "$python" -c "$LOCK"
-    if ! ready "$1"; then
+    if ! { ready "$1" && remote_ready; }; then
         [ ! -e .venv ] || [ -e .venv/place ] || fail "$here/.venv is not one that ./do made; move it away"
         ready build || make_venv
         install requirements.txt
+        [ -z "$remote" ] || install requirements-remote.txt
         case "$1" in ci | test | test-fast | golden) install requirements-test.txt ;; esac
         printf '%s\n' "$here" "$(readlink -f .venv/bin/python)" >.venv/place
     fi
     exec 9<&-
 }
 
+remote=${SANDKUBE_REMOTE-} # what is not empty has it installed
+case " $* " in *" --remote "* | *" --remote="*) remote=yes ;; esac
+case "${1-}" in ci | test | test-fast | golden) remote=yes ;; esac
 case " $* " in *" --offline "*) export SANDKUBE_OFFLINE=1 ;; esac
-ready "${1-}" || set_up "${1-}"
+{ ready "${1-}" && remote_ready; } || set_up "${1-}"
 exec .venv/bin/python -m sandkube "$@"

@@ -55,6 +55,16 @@ def _cached(folder: Path) -> int:
     return int(words[words.index("inactive_file") + 1]) if "inactive_file" in words else 0
 
 
+_compilers = 0
+"""How many compilers run side by side if another machine runs them; 0: what this one has counts."""
+
+
+def use_compilers(count: int) -> None:
+    """Commands are for other machines: how many compilers each is to run, whatever this machine has."""
+    global _compilers
+    _compilers = count
+
+
 def compilers() -> int:
     """How many compilers a step that uses every core runs side by side: as many as there are cores and memory for."""
-    return max(1, min(cores(), memory() // _JOB))
+    return _compilers or max(1, min(cores(), memory() // _JOB))

@@ -19,12 +19,14 @@ from typing import BinaryIO
 from sandkube.build.box import Box, Call, Mount
 from sandkube.decode import decoded
 from sandkube.documents import parse_json, read_file
-from sandkube.errors import Problems, UserError
+from sandkube.errors import Problems, StepFailed, UserError, one_line
 from sandkube.files import make_folder
 from sandkube.run import Finished, check_finished
 from sandkube.tree import remove_tree
 
 _CALL = "call.json"
+TAIL = 20
+"""Lines of a log that are shown."""
 
 
 class Recorder:
@@ -41,6 +43,23 @@ class Recorder:
         finished = self._box.run(call, log=log, capture=capture, check=False)
         self.failed = finished.status != 0
         return check_finished(finished) if check else finished
+
+
+def shovel(name: str, failure: UserError, call: Call, folder: Path, log_path: Path, *, shell: bool) -> StepFailed:
+    """What is needed to go on by hand: command, the log's last lines, folder, and where it is mended."""
+    lines = log_path.read_text(errors="replace").splitlines()[-TAIL:]
+    said = [failure.about(name)]
+    if call.command:
+        said.append(f"  command: {call.text()}")
+    if lines:
+        said += [f"  log: {one_line(log_path)}, its last lines:", *(f"  | {line}" for line in lines)]
+    said.append(f"  folder: {one_line(folder)}")
+    way = f"mend it and run ./do build {name}"
+    if shell:
+        way = f"./do shell {name} opens the build sandbox there; {way}"
+    elif failure.message.startswith(place := f"recipes/{name}.toml"):
+        way = f"mend {place}, or what it names, and run ./do build {name}"
+    return StepFailed("\n".join(said), hint=f"{failure.hint}; {way}" if failure.hint else way)
 
 
 def keep(folder: Path, staging: Path, call: Call) -> Call:

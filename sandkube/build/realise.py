@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandkube import log
 from sandkube.build import code, failed
-from sandkube.build.box import Box, Call
+from sandkube.build.box import Box
 from sandkube.build.boxes import probe
 from sandkube.build.boxes.bubblewrap import WHOLE, Absent, BoxFailed, Bubblewrap
 from sandkube.build.boxes.unboxed import WARNING, Unboxed
@@ -24,20 +25,20 @@ from sandkube.build.derivation import Derivation
 from sandkube.build.make import Making, Moved
 from sandkube.build.places import Places
 from sandkube.build.plan import Plan, choose
+from sandkube.build.remote.kind import Remote
 from sandkube.build.results import Results
 from sandkube.build.sources.kind import Ask
 from sandkube.build.store import Condition, DamagedRecord, Record, Store
 from sandkube.build.supply import Supply
-from sandkube.build.weights import FETCH, Durations, Weights
+from sandkube.build.weights import FETCH, REMOTE, Durations, Weights
 from sandkube.documents import regular_file_fault
-from sandkube.errors import RunRefused, StepFailed, UserError, one_line
+from sandkube.errors import RunRefused, UserError
 from sandkube.events import StepFinished, StepPulled, StepStarted
 from sandkube.files import make_folder
 from sandkube.run import go_on
 from sandkube.tree import remove_tree
 
 _PATIENCE = 5  # times that a step begins anew because its source changed meanwhile
-TAIL = 20
 
 
 class _Busy(Exception):
@@ -78,6 +79,8 @@ class Realiser:
     """Steps whose trees came from a cache in this run, each with its address."""
     boxed_ahead: bool = False
     """Whether some step of this run needs a build sandbox, so that its want is told before the first step."""
+    remote: Remote | None = None
+    """Workers of an engine that run commands of steps, if the user named one."""
     weights: Weights = field(init=False)
     _own: dict[str, threading.RLock] = field(default_factory=dict)
     """One thread a step: the build sandbox is wanted by several, and made by the first."""
@@ -156,7 +159,7 @@ class Realiser:
         for name in self.pusher.drain() if self.pusher else ():
             with log.running(name, "pushing to a cache"):
                 pass
-        for line in self.shared.report() if self.shared else ():
+        for line in (*(self.remote.report() if self.remote else ()), *(self.shared.report() if self.shared else ())):
             log.say(line)
 
     def realise(self, name: str) -> Record:
@@ -297,7 +300,9 @@ class Realiser:
                 return
             try:
                 self.places.check_cache()
-                if self.boxed_ahead:
+                if self.boxed_ahead and self.remote:
+                    self.remote.open()
+                elif self.boxed_ahead:
                     kind, text = self.describe_box()
                     if kind != "whole":
                         log.say(text)
@@ -322,7 +327,8 @@ class Realiser:
             self._fetch(name)
         with contextlib.ExitStack() as stack:
             with log.running(name, "waiting for a core"):
-                stack.enter_context(self.weights.hold(name))
+                lane = REMOTE if self.remote and self.plan.is_boxed(name) else ""
+                stack.enter_context(self.weights.hold(name, lane))
             stack.enter_context(log.running(name, "building", log_path))
             staging = stack.enter_context(self.store.staging())
             made = self._make(name, derived, staging, log_path)
@@ -353,9 +359,21 @@ class Realiser:
         """Where a step's folder is kept after it failed."""
         return self.places.outputs / "failed" / name
 
+    def _step_box(self, name: str, log_path: Path) -> Box:
+        if self.remote and self.plan.is_boxed(name):
+            here = functools.partial(self._here, name)
+            return self.remote.box(name, here, log_path, self.plan.recipes[name].needs)
+        return self.box() if self.plan.is_boxed(name) and (self.unboxed or self.plan.has_box()) else Absent()
+
+    @contextlib.contextmanager
+    def _here(self, name: str) -> Iterator[Box]:
+        """The build sandbox for a command that no worker can run, with a place for it on this machine's cores."""
+        with self.weights.hold(name):
+            yield self.box() if self.unboxed or self.plan.has_box() else Absent()
+
     def _make(self, name: str, derived: Derivation, staging: Path, log_path: Path) -> Path:
         one = self.plan.recipes[name]
-        box = self.box() if self.plan.is_boxed(name) and (self.unboxed or self.plan.has_box()) else Absent()
+        box = self._step_box(name, log_path)
         inputs = {each: self.output(each) for each in one.inputs}
         ask = self.ask(name) if one.source else None
         making = Making.of(self.plan, name, derived, inputs, ask, self.places.cache, staging, box)
@@ -368,28 +386,12 @@ class Realiser:
             except UserError as failure:
                 sink.flush()
                 kept = failed.keep(self.failed(name), staging, making.box.call)
-                raise self._shovel(name, failure, kept, shell=making.box.failed) from None
+                folder = self.failed(name)
+                raise failed.shovel(name, failure, kept, folder, log_path, shell=making.box.failed) from None
             except Exception as bug:
                 failed.keep(self.failed(name), staging, making.box.call)
                 bug.add_note(f"{name}: its folder is kept in {self.failed(name)}")
                 raise
-
-    def _shovel(self, name: str, failure: UserError, call: Call, *, shell: bool) -> StepFailed:
-        """What is needed to go on by hand: command, the log's last lines, folder, and where it is mended."""
-        log_path = self.places.outputs / "logs" / f"{name}.log"
-        lines = log_path.read_text(errors="replace").splitlines()[-TAIL:]
-        said = [failure.about(name)]
-        if call.command:
-            said.append(f"  command: {call.text()}")
-        if lines:
-            said += [f"  log: {one_line(log_path)}, its last lines:", *(f"  | {line}" for line in lines)]
-        said.append(f"  folder: {one_line(self.failed(name))}")
-        way = f"mend it and run ./do build {name}"
-        if shell:
-            way = f"./do shell {name} opens the build sandbox there; {way}"
-        elif failure.message.startswith(place := f"recipes/{name}.toml"):
-            way = f"mend {place}, or what it names, and run ./do build {name}"
-        return StepFailed("\n".join(said), hint=f"{failure.hint}; {way}" if failure.hint else way)
 
     def _keep(self, name: str, record: Record) -> None:
         """Remember the key; `outputs/result/<name>` points at the output."""

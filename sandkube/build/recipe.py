@@ -19,16 +19,18 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from sandkube.build import builders, sources
 from sandkube.build.builders import BuilderKind, Patch
+from sandkube.build.remote.kind import NEEDS
 from sandkube.build.sources import Source, SourceKind
-from sandkube.decode import Report, decode, placed, shown, suggestion
+from sandkube.decode import Report, decode, looks_like, placed, shown, suggestion
 from sandkube.documents import parse_toml, read_file, regular_file_fault
 from sandkube.errors import Problems, UserError, one_line
 from sandkube.shapes import Distinct, Line, RecipeName, Text
 
+Need = Annotated[str, looks_like(f"one of {', '.join(NEEDS)}", lambda value: value in NEEDS)]
 _EDITORS = ("~", ".swp", ".swo", "#", ".orig", ".rej")
 """Ends of names that editors and git leave behind; one begins with .# and looks like a recipe."""
 
@@ -48,6 +50,8 @@ class Recipe:
     """Whether it is made only when somebody names it, or another needs it."""
     patches_of: str = ""
     """The recipe whose folder of patches has those that its own has not."""
+    needs: tuple[str, ...] = ()
+    """What its commands need of a machine, which workers of a remote engine may not have."""
 
     @property
     def builder(self) -> BuilderKind:
@@ -86,6 +90,7 @@ class _Document:
     mirrors: Distinct[Text] = field(default=())
     optional: bool = False
     patches_of: RecipeName = ""
+    needs: Distinct[Need] = field(default=())
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +132,8 @@ def _decode_recipe(name: str, data: Any, report: Report) -> Recipe | None:
     source = _decode_source(document, builder, kind, report) if document else None
     if document is None or build is None:
         return None
-    return Recipe(name, source, kind, build, document.description, document.optional, document.patches_of)
+    also = document.patches_of, document.needs
+    return Recipe(name, source, kind, build, document.description, document.optional, *also)
 
 
 def _check_patches(recipe: Recipe, root: Path) -> Iterator[tuple[str, str]]:

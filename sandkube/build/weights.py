@@ -1,8 +1,9 @@
 """Weights: which steps run side by side, and which one is next.
 
-There are three lanes. A heavy step uses every core by itself, so there is one of them at a time, or several on machines
+There are four lanes. A heavy step uses every core by itself, so there is one of them at a time, or several on machines
 with cores and memory to spare. Light steps run beside it, one a core: the kernel shares the cores, and nobody waits
-minutes for a heavy step to do a second's work. Fetches hold no core. In each lane the step goes first that most time
+minutes for a heavy step to do a second's work. Fetches hold no core, nor do steps whose commands run on the workers of
+a remote engine. In each lane the step goes first that most time
 depends on: its own and that of the longest chain of steps that need it, by how long they took when they ran last.
 """
 
@@ -22,8 +23,10 @@ from sandkube.errors import UserError
 from sandkube.files import write_whole
 from sandkube.run import go_on, stopping
 
-FETCH, LIGHT, HEAVY = "fetch", "light", "heavy"
+FETCH, LIGHT, HEAVY, REMOTE = "fetch", "light", "heavy", "remote"
 _FETCHES = 4
+_REMOTE = 8
+"""Steps whose commands run on other machines; here they read, send and receive."""
 _HEAVY_MEMORY = 3 << 30  # the linker of the node, at its most
 _HEAVY_CORES = 4
 """Cores for each heavy step: one that links uses one core and leaves the rest idle."""
@@ -35,7 +38,12 @@ _FEW = 3
 
 def lanes(cores: int, memory: int) -> dict[str, int]:
     """How many steps each lane takes at a time; `memory` is in bytes."""
-    return {FETCH: _FETCHES, LIGHT: cores, HEAVY: max(1, min(cores // _HEAVY_CORES, memory // _HEAVY_MEMORY))}
+    return {
+        FETCH: _FETCHES,
+        LIGHT: cores,
+        HEAVY: max(1, min(cores // _HEAVY_CORES, memory // _HEAVY_MEMORY)),
+        REMOTE: _REMOTE,
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +114,7 @@ class Weights:
     """Steps that ran, all of them to a good end."""
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _waiting: list[_Waiter] = field(default_factory=list)
-    _running: dict[str, int] = field(default_factory=lambda: dict.fromkeys((FETCH, LIGHT, HEAVY), 0))
+    _running: dict[str, int] = field(default_factory=lambda: dict.fromkeys((FETCH, LIGHT, HEAVY, REMOTE), 0))
     _waited: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """When each step asked for a place, and for how many seconds it waited."""
 

@@ -19,6 +19,12 @@ JOBS = option("jobs", building.JOBS, "steps at once, as many as cores and memory
 KEEP_GOING = option("keep-going", False, "after a failed step go on with all that does not need it", "k")
 
 
+REMOTE = option(
+    "remote",
+    "",
+    "run commands of steps on the workers of an engine: grpc://HOST:PORT[/INSTANCE], grpcs://…",
+    metavar="ADDRESS",
+)
 DRY_RUN = option("dry-run", False, "print what would run or be fetched, and why; nothing is built or written")
 
 
@@ -51,11 +57,11 @@ class Build(BuildVerb):
 
     name = "build"
     doc_purpose = "make the outputs of all recipes, or of those named"
-    doc_usage = "[NAME ...] [--jobs N] [--keep-going] [--dry-run] [--json]"
+    doc_usage = "[NAME ...] [--jobs N] [--keep-going] [--remote ADDRESS] [--dry-run] [--json]"
     doc_description = "Links to the outputs are put in outputs/result/. Only what is stale runs; each step says why."
     takes_words = True
     values = RECIPES
-    cmd_options = (JOBS, KEEP_GOING, DRY_RUN, EVENTS)
+    cmd_options = (JOBS, KEEP_GOING, REMOTE, DRY_RUN, EVENTS)
     needs_products = True
 
     def execute(self, params: Any, args: list[str]) -> int:

@@ -124,6 +124,7 @@ class Checkout:
         names = plan.choose(one.plan, names)
         one.want(names)
         one.unboxed = params["no-build-sandbox"]
+        one.remote = checkout.remote(params.get("remote", ""))
         one.boxed_ahead = one.plan.has_box() and any(map(one.plan.is_boxed, one.plan.in_order(names)))
         steps, settings = [f"step:{name}" for name in names], {"continue": keep_going}
         try:

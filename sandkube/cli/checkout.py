@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandkube import log
+from sandkube import log, machine
 from sandkube.build import code, plan, recipe, spec
 from sandkube.build.cache import settings
 from sandkube.build.cache.keys import Keys
@@ -17,11 +17,15 @@ from sandkube.build.cache.stock import Stock
 from sandkube.build.places import Places
 from sandkube.build.realise import Realiser
 from sandkube.build.recipe import Recipe
+from sandkube.build.remote import address
+from sandkube.build.remote.kind import COMPILERS, Remote
 from sandkube.build.store import Store
 from sandkube.build.supply import Supply
 from sandkube.errors import UserError, one_line
+from sandkube.later import later
 
 ROOT = Path(__file__).resolve().parents[2]
+worker = later("sandkube.build.remote.worker")  # and so grpcio, which is installed for it alone
 OUTPUTS = ROOT / "outputs"
 OFFLINE = "SANDKUBE_OFFLINE"
 
@@ -70,6 +74,23 @@ def realiser() -> Realiser:
     pusher = Pusher(shared, store.signed) if shared else None
     supply = Supply(Stock(shared), pusher, offline())
     return Realiser(loaded, places, store, shared=shared, pusher=pusher, supply=supply)
+
+
+def remote(named: str) -> Remote | None:
+    """The engine that an option names, else the variable; None where neither does. Raises UserError, RunRefused."""
+    text = named or os.environ.get(address.VARIABLE, "")
+    if not text:
+        return None
+    parsed = address.parse(text)
+    if offline():
+        raise UserError(f"--remote: offline, and {parsed.text} is reached by the network", hint=f"unset {OFFLINE}")
+    one = realiser()
+    try:
+        found: Remote = worker.Remote(parsed, (one.store.root / "trees", one.places.cache / "gomod"))
+    except ImportError as error:
+        raise UserError(f"--remote: {error}", hint="./do installs requirements-remote.txt for it") from None
+    machine.use_compilers(COMPILERS)
+    return found
 
 
 class OutputsRefused(UserError):

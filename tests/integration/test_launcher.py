@@ -95,6 +95,32 @@ def test_two_first_runs_at_once_with_settings_that_lead_elsewhere(base: Path, ch
     assert run(checkout / "do", odd) == (told(checkout), "")
 
 
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        (["build", "--remote", "grpc://a:1"], {}),
+        (["build", "--remote=grpc://a:1"], {}),
+        (["list"], {"SANDKUBE_REMOTE": "grpc://a:1"}),
+    ],
+)
+def test_what_an_engine_takes_is_installed_when_one_is_named(
+    base: Path, checkout: Path, words: list[str], more: Mapping[str, str]
+) -> None:
+    """The environment that is there is kept."""
+    (checkout / "requirements-remote.txt").write_text("# nothing\n")
+    stamp = checkout / ".venv/requirements-remote.txt"
+    run(checkout / "do", environment(base))
+    stamp.unlink(missing_ok=True)
+    marker = checkout / ".venv/marker"
+    marker.touch()
+    run(checkout / "do", environment(base))
+    assert not stamp.exists()
+    for _ in range(2):
+        subprocess.run([checkout / "do", *words], env=environment(base, **more), check=True, capture_output=True)
+        assert stamp.read_text() == "# nothing\n"
+    assert marker.exists()
+
+
 def test_offline_asks_no_index(base: Path, checkout: Path) -> None:
     """Packages come from the folder that is named, or not at all."""
     with file_server() as served:

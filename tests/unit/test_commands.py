@@ -202,7 +202,7 @@ def test_help_of_a_command(words: tuple[str, ...], typed: Callable[..., tuple[in
     assert (status, said) == (0, "")
     assert page.startswith("./do build [NAME ...] [--jobs N] ")
     assert re.findall(r"--([\w-]+)", page.partition("\n")[2]) == [
-        *("jobs", "keep-going", "dry-run", "json", "no-build-sandbox", "offline"),
+        *("jobs", "keep-going", "remote", "dry-run", "json", "no-build-sandbox", "offline"),
     ]
 
 

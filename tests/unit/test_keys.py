@@ -33,6 +33,8 @@ LEFT_OUT = {
     "Recipe.source": "its pin says what the bytes are; spec.check refuses a pin that is of another source",
     "Recipe.description": "words for people",
     "Recipe.optional": "when it is made, not what it is made of",
+    "Recipe.patches_of": "where patches are; they count by their bytes",
+    "Recipe.needs": "where its commands can run, not what they make",
     "Recipe.kind": "goes with the type of the options",
     **dict.fromkeys(
         ("Tree.patches", "Go.patches", "C.patches"), "see test_patches_count_by_their_bytes_order_and_module"

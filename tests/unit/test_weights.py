@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandkube.build import plan
-from sandkube.build.weights import FETCH, HEAVY, LIGHT, Durations, Span, Weights, critical_path, lanes, ranks
+from sandkube.build.weights import FETCH, HEAVY, LIGHT, REMOTE, Durations, Span, Weights, critical_path, lanes, ranks
 from tests.clones import ROOT
 
 NEEDS: Mapping[str, Sequence[str]] = {"go": (), "node": ("go",), "tool": ("go",), "pause": (), "root": ("node",)}
@@ -101,7 +101,7 @@ def test_ranks_add_up_along_the_longest_chain() -> None:
     [(1, GB, 1), (2, 64 * GB, 1), (8, 64 * GB, 2), (64, 64 * GB, 16), (64, 7 * GB, 2), (64, 0, 1)],
 )
 def test_heavy_lanes_want_cores_and_memory(cores: int, memory: int, heavy: int) -> None:
-    assert lanes(cores, memory) == {FETCH: 4, LIGHT: cores, HEAVY: heavy}
+    assert lanes(cores, memory) == {FETCH: 4, LIGHT: cores, HEAVY: heavy, REMOTE: 8}
 
 
 def test_durations_are_remembered(tmp_path: Path) -> None:

@@ -16,14 +16,22 @@ from sandkube.run import base_environment, run
 _CODE = bytes.fromhex("b83c000000 31ff 0f05")  # mov eax, 60; xor edi, edi; syscall: exit(0)
 _BASE, _HEADER, _SEGMENT = 0x400000, 64, 56
 _START = _HEADER + _SEGMENT
-PROGRAM = b"".join(
-    (
-        struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, _BASE + _START, 64, 0, 0, 64, 56, 1, 64, 0, 0),
-        struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, _START + len(_CODE), _START + len(_CODE), 4096),
-        _CODE,
+
+
+def program(code: bytes) -> bytes:
+    """A static ELF program (elf(5)) of machine code: sandboxes are empty, and what steps start there is made later."""
+    start, size = _BASE + _START, _START + len(code)
+    return b"".join(
+        (
+            struct.pack("<16sHHIQQQIHHHHHH", b"\x7fELF\2\1\1", 2, 62, 1, start, 64, 0, 0, 64, 56, 1, 64, 0, 0),
+            struct.pack("<IIQQQQQQ", 1, 5, 0, _BASE, _BASE, size, size, 4096),
+            code,
+        )
     )
-)
-"""A static ELF program (elf(5)) that ends well: a sandbox is empty, and what steps start there is made later."""
+
+
+PROGRAM = program(_CODE)
+"""One that ends well."""
 
 
 def _said(argv: tuple[str, ...]) -> str:
@@ -61,11 +69,11 @@ def check_hopeful(folder: Path, *, root: bool) -> None:
 
 def find(bwrap: Path, folder: Path, *, root: bool) -> Bubblewrap:
     """The box in the first form that works. `folder` is where programs may run. Raises RunRefused where none does."""
-    program = folder / "probe"
-    program.write_bytes(PROGRAM)
-    program.chmod(0o755)
+    file = folder / "probe"
+    file.write_bytes(PROGRAM)
+    file.chmod(0o755)
     whole = Bubblewrap(bwrap)
-    said = _works(whole, program)
+    said = _works(whole, file)
     if not said:
         return whole
     _check_program(bwrap)
@@ -73,7 +81,7 @@ def find(bwrap: Path, folder: Path, *, root: bool) -> Bubblewrap:
     if not facts.hopeless(root=root):
         for form in forms(user="user namespaces" not in facts.refused, root=root):
             box = Bubblewrap(bwrap, form)
-            if form != WHOLE and not _works(box, program):
+            if form != WHOLE and not _works(box, file):
                 return box
     raise refusal.sentence(facts, said)
 

@@ -103,7 +103,8 @@ def _from_file(path: Path, host: str, repository: str, environment: Mapping[str,
     return _from_program(document.get("credsStore"), host, environment)
 
 
-def _from_netrc(host: str, environment: Mapping[str, str]) -> Login | None:
+def from_netrc(host: str, environment: Mapping[str, str]) -> Login | None:
+    """What ~/.netrc, or the file that $NETRC names, has for a host. Raises Unusable for one that cannot be read."""
     path = netrc_file(environment)
     if path is None:
         return None
@@ -121,4 +122,4 @@ def find(host: str, repository: str, environment: Mapping[str, str]) -> Login | 
     for path in files(environment):
         if found := _from_file(path, host, repository, environment):
             return found
-    return _from_netrc(host, environment)
+    return from_netrc(host, environment)
