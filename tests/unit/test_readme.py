@@ -37,6 +37,7 @@ MADE: Mapping[str, tuple[str, str]] = {
     ".venv": ("do", "-m venv .venv"),
     "~/.config/sandkube": ("sandkube/build/cache/settings.py", "config.toml"),
     "outputs/ci": ("sandkube/cli/ci.py", 'OUTPUTS / "ci"'),
+    "outputs/engines": ("tests/engines.py", "outputs/engines"),
     "~/.netrc": ("sandkube/build/cache/web.py", '".netrc"'),
     "~/.cache/sandkube": ("sandkube/build/places.py", '"sandkube"'),
     "~/.local/state/sandkube": ("sandkube/app/installed.py", '".local/state"'),
