@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sandkube.build import code, plan
+from sandkube.build import code
 from sandkube.build.box import OUT, SRC, Box, Call, Mount, input_mounts
 from sandkube.build.builders.kind import Job
 from sandkube.build.derivation import Derivation

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sandkube.build import code, lock, recipe
-from sandkube.build.builders import Patch
 from sandkube.build.derivation import Derivation
 from sandkube.build.lock import Lock, Pin
 from sandkube.build.recipe import Recipe

@@ -54,8 +54,8 @@ def test_all_problems_together(tmp_path: Path) -> None:
         "recipes/b.toml: build.cgo: expected true or false, got 'yes'",
         "recipes/b.toml: build.packages[1]: expected a string, got 3",
         "recipes/b.toml: description: missing key",
-        "recipes/c.toml: build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, run, "
-        "got 'bundel' (did you mean bundle?)",
+        "recipes/c.toml: build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, "
+        "run, got 'bundel' (did you mean bundle?)",
         "recipes/d.toml: build.patches[0]: no such file patches/d/0002-x.patch (did you mean 0001-x.patch?)",
         "recipes/d.toml: build.patches[2]: patches/d/0001-x.patch is listed twice",
         "recipes/d.toml: build.patches[3]: patches/d/lost.patch is a link that leads nowhere",
