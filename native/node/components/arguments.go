@@ -14,9 +14,22 @@ const (
 	ServiceRange   = "10.96.0.0/16"
 	ServiceAddress = "10.96.0.1"  // of the API, the first of the range
 	DNSAddress     = "10.96.0.10" // that of etc/sandkube/manifests/dns.yaml and kubelet.yaml
-	Server         = "https://127.0.0.1:6443"
-	PKI            = "/run/sandkube/pki"
+	Server         = "https://127.0.0.1:" + apiPort
 )
+
+// Where the components of this process keep what they share.
+var (
+	PKI             = "/run/sandkube/pki"
+	DatastoreSocket = "unix:///run/sandkube/kine.sock" // where kine serves etcd's protocol
+	datastoreFolder = "/var/lib/sandkube"
+)
+
+// Under has them keep it below another folder, for a process that is no node. To be called first.
+func Under(folder string) {
+	PKI = filepath.Join(folder, "pki")
+	DatastoreSocket = "unix://" + filepath.Join(folder, "kine.sock")
+	datastoreFolder = folder
+}
 
 func certificate(name string) string { return filepath.Join(PKI, name+".crt") }
 func key(name string) string         { return filepath.Join(PKI, name+".key") }
@@ -28,7 +41,6 @@ func apiserverArguments() []string {
 	return []string{
 		"--etcd-servers=" + DatastoreSocket,
 		"--advertise-address=" + boot.NodeAddress,
-		"--secure-port=6443",
 		"--service-cluster-ip-range=" + ServiceRange,
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
