@@ -70,6 +70,7 @@ func newNode(started time.Time) *node {
 		}
 	})
 	catchLogs(n.sink.Current("node"))
+	components.NameClients(n.sink.Running)
 	klog.OsExit = n.exited
 	logrus.StandardLogger().ExitFunc = n.exited
 	return n

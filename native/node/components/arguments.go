@@ -21,7 +21,7 @@ const (
 var (
 	PKI             = "/run/sandkube/pki"
 	DatastoreSocket = "unix:///run/sandkube/kine.sock" // where kine serves etcd's protocol
-	datastoreFolder = "/var/lib/sandkube"
+	datastoreFolder = "/var/lib/sandkube/db"
 )
 
 // Under has them keep it below another folder, for a process that is no node. To be called first.
@@ -73,7 +73,7 @@ func apiserverArguments() []string {
 }
 
 func managerArguments() []string {
-	return []string{
+	return append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Manager),
 		"--root-ca-file=" + certificate(pki.CA),
 		"--service-account-private-key-file=" + key(pki.ServiceAccounts),
@@ -86,16 +86,28 @@ func managerArguments() []string {
 		"--kube-api-burst=1000",
 		"--leader-elect=false",
 		"--profiling=false",
-		"--secure-port=0",
-	}
+	}, statusArguments(pki.Manager)...)
 }
 
 func schedulerArguments() []string {
-	return []string{
+	return append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Scheduler),
 		"--leader-elect=false",
 		"--profiling=false",
-		"--secure-port=0",
+	}, statusArguments(pki.Scheduler)...)
+}
+
+// statusArguments are those of the listeners on 127.0.0.1, at Kubernetes' own ports, that answer /healthz (to the API
+// server, which has it as componentstatuses) and /metrics. A certificate of their own would cost the boot a key.
+func statusArguments(name string) []string {
+	return []string{
+		"--bind-address=127.0.0.1",
+		"--tls-cert-file=" + certificate(pki.Server),
+		"--tls-private-key-file=" + key(pki.Server),
+		"--client-ca-file=" + certificate(pki.CA),
+		"--authentication-kubeconfig=" + Kubeconfig(name),
+		"--authentication-skip-lookup=true", // of what --client-ca-file says
+		"--authorization-kubeconfig=" + Kubeconfig(name),
 	}
 }
 

@@ -23,6 +23,15 @@ const (
 	datastorePatience = time.Minute // of a machine that gives a tenth of a core
 )
 
+// The write-ahead log is cut to this many bytes when it has been written back; it grows beyond only while that is not
+// possible. The database gives back what compaction frees. Both lie in memory.
+const logLimit = 8 << 20
+
+// parameters are kine's own (pkg/drivers/sqlite), and bounds.
+var parameters = fmt.Sprintf(
+	"%s&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_size_limit(%d)", sqlite.DefaultParams, logLimit,
+)
+
 // Datastore runs kine with SQLite; ready is called when it serves. A seed, if it is named, is the database that a first
 // start begins with. It returns why it ended.
 func Datastore(ctx context.Context, seed string, ready func()) error {
@@ -56,7 +65,7 @@ func plant(seed, database string) error {
 // v0.16.4), which its library does not fill in; so are the parameters of the database.
 func Kine(ctx context.Context, database, socket string) error {
 	_, err := endpoint.Listen(ctx, endpoint.Config{
-		Endpoint:            "sqlite://" + database + "?" + sqlite.DefaultParams,
+		Endpoint:            "sqlite://" + database + "?" + parameters,
 		Listener:            socket,
 		NotifyInterval:      5 * time.Second,
 		EmulatedETCDVersion: "3.6.11",
@@ -65,7 +74,7 @@ func Kine(ctx context.Context, database, socket string) error {
 		CompactBatchSize:    1000,
 		PollBatchSize:       500,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{
-			MaxIdle:     2,
+			MaxIdle:     20,
 			MaxIdleTime: 2 * time.Minute,
 		},
 	})
