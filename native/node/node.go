@@ -26,6 +26,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/dns"
 	"sandkube/node/fixes"
@@ -39,12 +40,9 @@ import (
 
 const (
 	imageTarget  = "/var/lib/containerd"
-	manifestPath = "/etc/sandkube/manifests"
+	manifestPath = "/run/sandkube/manifests"
 	reapPeriod   = 10 * time.Second
 	trialFolder  = "/var/lib" // on the root file system until boot.Mounts
-
-	containerdTemplate = "/etc/sandkube/containerd.toml"
-	kubeletTemplate    = "/etc/sandkube/kubelet.yaml"
 
 	interceptedRole = "kubernetes"
 	planFile        = "/run/sandkube/fixes.json"
@@ -144,8 +142,7 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		n.plan.Render(containerdTemplate, components.ContainerdConfig),
-		n.plan.Render(kubeletTemplate, components.KubeletConfig),
+		boot.Configure(n.plan),
 		os.WriteFile(planFile, plan, 0o600),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
@@ -303,8 +300,7 @@ func (n *node) kubernetes(containerd <-chan struct{}) {
 		return kubernetes.ControllerManager(n.ctx)
 	})
 	n.component("services", func() error {
-		address := netip.MustParseAddr(boot.NodeAddress)
-		return services.Run(n.ctx, n.client(pki.Services), boot.Device(n.plan), address, n.reached("services", nil))
+		return services.Run(n.ctx, n.client(pki.Services), boot.Device(n.plan), services.On(cluster.Default), n.reached("services", nil))
 	})
 }
 

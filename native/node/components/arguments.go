@@ -2,21 +2,26 @@ package components
 
 import (
 	"path/filepath"
+	"strconv"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
+	_ "sandkube/node/mains" // for its effects
 	"sandkube/node/pki"
 )
 
 // What a cluster of ours is called and where it is.
-const (
-	NodeName       = "runsc"
-	Domain         = "cluster.local"
-	ServiceRange   = "10.96.0.0/16"
-	ServiceAddress = "10.96.0.1"  // of the API, the first of the range
-	DNSAddress     = "10.96.0.10" // that of etc/sandkube/manifests/dns.yaml and kubelet.yaml
-	Server         = "https://127.0.0.1:6443"
-	PKI            = "/run/sandkube/pki"
+var (
+	NodeName       = cluster.Default.NodeName
+	Domain         = cluster.Default.Domain
+	ServiceRange   = cluster.Default.Services.String()
+	ServiceAddress = cluster.Default.API.String() // of the API
+	DNSAddress     = cluster.Default.DNS.String()
+	Server         = cluster.Default.Server()
 )
+
+// PKI is the folder of keys and certificates.
+const PKI = "/run/sandkube/pki"
 
 func certificate(name string) string { return filepath.Join(PKI, name+".crt") }
 func key(name string) string         { return filepath.Join(PKI, name+".key") }
@@ -28,11 +33,12 @@ func apiserverArguments() []string {
 	return []string{
 		"--etcd-servers=" + DatastoreSocket,
 		"--advertise-address=" + boot.NodeAddress,
-		"--secure-port=6443",
+		"--secure-port=" + strconv.Itoa(int(cluster.Default.APIPort)),
 		"--service-cluster-ip-range=" + ServiceRange,
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
-		"--enable-admission-plugins=NodeRestriction",
+		// Who may make a Service could take any address over (CVE-2020-8554).
+		"--enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs",
 		// It would taint the new node as not ready, which only the controller manager takes back, seconds
 		// after the node is ready; a node that really is not ready is tainted by the controller all the same.
 		"--disable-admission-plugins=TaintNodesByCondition",
