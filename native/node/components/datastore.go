@@ -36,7 +36,7 @@ func Datastore(ctx context.Context, running *sync.WaitGroup) error {
 		CompactBatchSize:    1000,
 		PollBatchSize:       500,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{
-			MaxIdle:     2,
+			MaxIdle:     20, // of its library: with the 2 of its command line, each further query opens SQLite anew
 			MaxIdleTime: 2 * time.Minute,
 		},
 	})
