@@ -36,9 +36,6 @@ const (
 	reapPeriod  = 10 * time.Second
 	trialFolder = "/var/lib" // on the root file system until boot.Mounts
 
-	containerdTemplate = "/etc/sandkube/containerd.toml"
-	kubeletTemplate    = "/etc/sandkube/kubelet.yaml"
-
 	interceptedRole = "kubernetes"
 	planFile        = "/run/sandkube/fixes.json"
 	rulesFile       = "/run/sandkube/interceptor.rules"
@@ -125,8 +122,7 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		n.plan.Render(containerdTemplate, components.ContainerdConfig),
-		n.plan.Render(kubeletTemplate, components.KubeletConfig),
+		boot.Configure(n.plan),
 		os.WriteFile(planFile, plan, 0o600),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)

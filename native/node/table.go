@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/dns"
 	"sandkube/node/pki"
@@ -160,8 +161,7 @@ func (c *control) controllers(ctx context.Context) error {
 }
 
 func (c *control) services(ctx context.Context, ready func()) error {
-	address := netip.MustParseAddr(boot.NodeAddress)
-	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan), address, sync.OnceFunc(ready))
+	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan), services.On(cluster.Default), sync.OnceFunc(ready))
 }
 
 func (c *control) dns(ctx context.Context, ready func()) error {

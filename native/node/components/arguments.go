@@ -4,17 +4,19 @@ import (
 	"path/filepath"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
+	_ "sandkube/node/mains" // for its effects
 	"sandkube/node/pki"
 )
 
 // What a cluster of ours is called and where it is.
-const (
-	NodeName       = "runsc"
-	Domain         = "cluster.local"
-	ServiceRange   = "10.96.0.0/16"
-	ServiceAddress = "10.96.0.1"  // of the API, the first of the range
-	DNSAddress     = "10.96.0.10" // that of etc/sandkube/manifests/dns.yaml and kubelet.yaml
-	Server         = "https://127.0.0.1:" + apiPort
+var (
+	NodeName       = cluster.Default.NodeName
+	Domain         = cluster.Default.Domain
+	ServiceRange   = cluster.Default.Services.String()
+	ServiceAddress = cluster.Default.API.String() // of the API
+	DNSAddress     = cluster.Default.DNS.String()
+	Server         = cluster.Default.Server()
 )
 
 // Where the components of this process keep what they share.
@@ -44,7 +46,8 @@ func apiserverArguments() []string {
 		"--service-cluster-ip-range=" + ServiceRange,
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
-		"--enable-admission-plugins=NodeRestriction",
+		// Who may make a Service could take any address over (CVE-2020-8554).
+		"--enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs",
 		// It would taint the new node as not ready, which only the controller manager takes back, seconds
 		// after the node is ready; a node that really is not ready is tainted by the controller all the same.
 		"--disable-admission-plugins=TaintNodesByCondition",

@@ -74,7 +74,7 @@ func Kine(ctx context.Context, database, socket string) error {
 		CompactBatchSize:    1000,
 		PollBatchSize:       500,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{
-			MaxIdle:     20,
+			MaxIdle:     20, // of its library: with the 2 of its command line, each further query opens SQLite anew
 			MaxIdleTime: 2 * time.Minute,
 		},
 	})

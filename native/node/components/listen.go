@@ -2,13 +2,11 @@ package components
 
 import (
 	"net"
+	"strconv"
 	"sync"
 
-	"sandkube/node/boot"
+	"sandkube/node/cluster"
 )
-
-// apiPort is where the API is served.
-const apiPort = "6443"
 
 // listeners are several as one, whose address is that of the first.
 type listeners struct {
@@ -27,7 +25,8 @@ type accepted struct {
 // Listen opens the API's port on the node's addresses, and on no other: in gVisor a pod may have the port of a specific
 // address that a wildcard has already. Whoever connects before the API server runs waits.
 func Listen() (net.Listener, error) {
-	return ListenOn(net.JoinHostPort("127.0.0.1", apiPort), net.JoinHostPort(boot.NodeAddress, apiPort))
+	port := strconv.Itoa(int(cluster.Default.APIPort))
+	return ListenOn(net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(cluster.Default.NodeAddress.String(), port))
 }
 
 // ListenOn is Listen on other addresses.

@@ -21,6 +21,7 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
+	"sandkube/node/fixes"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
 )
@@ -92,7 +93,11 @@ func write(ctx context.Context, path, folder, manifestFolder string) error {
 	if err := components.APIHealthy(ctx, admin); err != nil {
 		return err
 	}
-	objects, err := manifests.Read(manifestFolder)
+	filled := filepath.Join(folder, "manifests")
+	if err := boot.Render(fixes.Plan{}, manifestFolder, filled); err != nil {
+		return err
+	}
+	objects, err := manifests.Read(filled)
 	if err != nil {
 		return err
 	}
