@@ -1,11 +1,16 @@
-"""How hypothesis looks for examples, wherever it does."""
+"""What tests of all folders share: this checkout with everything built, and how hypothesis looks for examples."""
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, configuration, settings
+
+from tests.clones import ROOT, Clone
 
 # The same examples at each run, none by the clock, nothing kept in the checkout.
 configuration.set_hypothesis_home_dir(Path(tempfile.gettempdir(), "sandkube-hypothesis"))
@@ -18,3 +23,27 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("sandkube")
+
+
+@pytest.fixture(scope="session")
+def here() -> Clone:
+    """This checkout, with the user's own cache, everything built."""
+    one = Clone(ROOT, Path(os.environ.get("HOME", "/root")))
+    one.do("build")
+    return one
+
+
+@pytest.fixture(scope="session")
+def pushed(here: Clone, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with all that this checkout has built, which all may read, and the public key that signed it."""
+    base = tmp_path_factory.mktemp("pushed")
+    env = {"SANDKUBE_CACHE": f"file://{base}/cache?write", "XDG_CONFIG_HOME": str(base / "config")}
+    one = dataclasses.replace(here, env=env)
+    public = one.result("key", "new", "ci").strip()
+    assert "steps were there to be pushed" in one.do("cache", "push")
+    again = one.do("cache", "push")
+    assert "MB pushed" not in again  # it is there
+    for path in (base, *base.rglob("*"), *base.parents):
+        if path.is_relative_to(tmp_path_factory.getbasetemp().parent) and "config" not in path.parts:
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    return base / "cache", public

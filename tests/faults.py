@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import random
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.servers import Cut, Drip, Other, Reset, Stall, Status
+from tests.servers import Cut, Drip, Other, Reset, Server, Silent, Stall, Status, dripped
 
 
 @dataclass(frozen=True)
@@ -70,12 +67,9 @@ class CacheServer:
         return [path for asked, path in self.seen if asked == method]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Silent):
     cache: CacheServer
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         with contextlib.suppress(ConnectionError):
@@ -107,16 +101,13 @@ class _Handler(BaseHTTPRequestHandler):
         match fault:
             case Reset(after):
                 self._send(whole[: after % len(whole)])
-                self._reset()
+                self.reset()
             case Stall(after):
                 self._send(whole[: after % len(whole)])
                 self.cache.waits.set()
                 self.cache.ended.wait()
-            case Drip(pause):
-                for at in range(len(whole)):
-                    self._send(whole[at : at + 1])
-                    if self.cache.ended.wait(pause):
-                        break
+            case Drip():
+                dripped(whole, fault, self._send, self.cache.ended)
             case Cut(after):
                 self._send(whole[: after % len(whole)])
             case Flip(at):
@@ -135,21 +126,10 @@ class _Handler(BaseHTTPRequestHandler):
         with self.cache.lock:
             self.cache.sent += len(data)
 
-    def _reset(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.wfile.close()
-        self.rfile.close()
-        self.connection.close()
 
-
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     daemon_threads = True  # connections are kept open by clients that end later
     block_on_close = False
-
-    def shutdown_request(self, request: object) -> None:
-        """A request whose handler has reset the connection has nothing left to shut down."""
-        with contextlib.suppress(OSError):
-            super().shutdown_request(request)  # type: ignore[arg-type]
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that went away is no event."""

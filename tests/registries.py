@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -20,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from tests.servers import running
+from tests.servers import Silent, running
 
 USER, PASSWORD = "someone", "sesame-never-shown"
 
@@ -71,11 +70,8 @@ class Registry:
         return [each for each in self.seen if each.method == method and part in each.path]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(Silent):
     registry: Registry
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
     def answer(self, status: int, body: bytes = b"", /, **headers: str) -> None:
         """Send an answer; underscores in names of headers are dashes."""

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -46,9 +46,10 @@ class Stall:
 
 @dataclass(frozen=True)
 class Drip:
-    """Send one byte each time the client has taken the last, `pause` seconds apart."""
+    """Send so many bytes (`after`) at once, then one each time the client has taken the last, `pause` seconds apart."""
 
     pause: float
+    after: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,24 +96,47 @@ class Served:
         return [found for asked, found in self.seen if asked == path]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    served: Served
+class Silent(BaseHTTPRequestHandler):
+    """A handler that logs nothing and can end a connection as a network does."""
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
+
+    def reset(self) -> None:
+        """End the connection by a reset."""
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        # Both files made from the socket keep it open; a reset is sent when the last is closed.
+        self.wfile.close()
+        self.rfile.close()
+        self.connection.close()
+
+
+class Server(ThreadingHTTPServer):
+    """A server whose handlers may have reset their connection."""
+
+    def shutdown_request(self, request: object) -> None:
+        """A request whose handler has reset the connection has nothing left to shut down."""
+        with contextlib.suppress(OSError):
+            super().shutdown_request(request)  # type: ignore[arg-type]
+
+
+def dripped(data: bytes, fault: Drip, send: Callable[[bytes], object], ended: threading.Event) -> None:
+    """Send as the fault says, until the server ends."""
+    send(data[: fault.after])
+    for at in range(fault.after, len(data)):
+        if ended.wait(fault.pause):
+            return
+        send(data[at : at + 1])
+
+
+class _Handler(Silent):
+    served: Served
 
     def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.end_headers()
-
-    def _reset(self) -> None:
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        # Both files made from the socket keep it open; a reset is sent when the last is closed.
-        self.wfile.close()
-        self.rfile.close()
-        self.connection.close()
 
     def do_GET(self) -> None:
         asked = self.headers.get("Range", "")
@@ -158,29 +182,21 @@ class _Handler(BaseHTTPRequestHandler):
             match fault:
                 case Reset(after):
                     self.wfile.write(body[:after])
-                    self._reset()
+                    self.reset()
                 case Cut(after):
                     self.wfile.write(body[:after])
                 case Stall(after):
                     self.wfile.write(body[:after])
                     self.served.ended.wait()
-                case Drip(pause):
-                    for at in range(len(body)):
-                        self.wfile.write(body[at : at + 1])
-                        if self.served.ended.wait(pause):
-                            return
+                case Drip():
+                    dripped(body, fault, self.wfile.write, self.served.ended)
                 case _:
                     self.wfile.write(body)
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     daemon_threads = False
     block_on_close = True
-
-    def shutdown_request(self, request: object) -> None:
-        """A request whose handler has reset the connection has nothing left to shut down."""
-        with contextlib.suppress(OSError):
-            super().shutdown_request(request)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager
@@ -222,10 +238,7 @@ def git_server(folder: Path, *, failing: list[int] | None = None) -> Iterator[st
     """
     waiting = failing if failing is not None else []
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(Silent):
         def do_GET(self) -> None:
             self.do_POST()
 

@@ -14,7 +14,7 @@ from tests.anywhere import packages, roots
 from tests.anywhere import yard as yards
 from tests.anywhere.roots import Root
 from tests.anywhere.yard import Yard
-from tests.clones import ROOT, Clone
+from tests.clones import Clone
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,15 +33,8 @@ def yard() -> Iterator[Yard]:
 
 
 @pytest.fixture(scope="session")
-def here() -> Clone:
-    """This checkout, with the user's own cache."""
-    return Clone(ROOT, Path(os.environ.get("HOME", "/root")))
-
-
-@pytest.fixture(scope="session")
 def ours(here: Clone) -> Mapping[str, str]:
-    """Output hashes of what is built from Debian's packages, built on this machine."""
-    here.do("build", "busybox", "libseccomp")
+    """Output hashes of what is built on this machine."""
     return here.outputs()
 
 

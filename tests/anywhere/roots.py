@@ -10,13 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from sandkube.build.sources import deb_apt, deb_places
 from sandkube.tree import remove_tree
-from tests.clones import PATH, passed_on, shown
+from tests.clones import PATH, clone, passed_on, shown
 
 USER = 1000
 NAME = "newcomer"
 HOME = f"/home/{NAME}"
+ELSEWHERE = {"TZ": "Pacific/Chatham", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"}
+"""A zone and a language with ways of their own."""
+_AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@b")
 _ENTER = Path(__file__).with_name("enter_root.py")
 _INCLUDE = ("python3", "python3-venv", "git", "ca-certificates")
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
@@ -143,3 +149,23 @@ def copy_without_apt(root: Root, folder: Path) -> Root:
     remove_tree(made.home)
     subprocess.run(["cp", "--archive", str(root.home), str(made.home)], check=True)
     return made
+
+
+def repository_in(root: Root) -> str:
+    """Make this checkout a repository in a root, with all that git knows as it is now; its path there."""
+    source = clone(root.folder, "source").folder
+    for words in (["init", "--quiet"], ["add", "--all"], [*_AUTHOR, "commit", "--quiet", "--message", "as it is"]):
+        subprocess.run(["git", *words], cwd=source, check=True, env={"PATH": PATH, "HOME": str(source.parent)})
+    root.own(source)  # git refuses a repository of another user
+    return "/source"
+
+
+def compare(ours: Mapping[str, str], theirs: Mapping[str, str], wanted: Sequence[str]) -> None:
+    """Show the output hashes of both side by side, and want them all equal, the wanted ones among them."""
+    table = Table("OUTPUT", "HERE", "THERE", "", box=None)
+    for name in sorted(theirs):
+        one, other = ours.get(name, "missing"), theirs[name]
+        table.add_row(name, one[:32], other[:32], "same" if one == other else "DIFFERENT")
+    Console(width=100).print(table)
+    assert theirs == {name: ours[name] for name in theirs}
+    assert theirs.keys() >= set(wanted)

@@ -5,28 +5,23 @@ from __future__ import annotations
 import functools
 import re
 import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from rich.console import Console
-from rich.table import Table
 
 from sandkube.build import plan
 from sandkube.build.sources import blobs, deb, deb_places
 from sandkube.tree import remove_tree
-from tests.anywhere.roots import HOME, Root
-from tests.clones import PATH, ROOT, Clone, clone
+from tests.anywhere.roots import ELSEWHERE, HOME, Root, compare, repository_in
+from tests.clones import ROOT, Clone, clone
 from tests.servers import Served, file_server
 
 NAMES = ("busybox", "libseccomp")
 FOLDER = f"{HOME}/a clone"
 """A folder with a blank, as the user sees it."""
-
-_AUTHOR = ("-c", "user.name=A", "-c", "user.email=a@b")
 
 
 @contextmanager
@@ -86,45 +81,41 @@ def test_without_apt(setting: str, without_apt: Root, pool: Served, ours: Mappin
 
 @pytest.fixture
 def repository(trixie: Root) -> Iterator[str]:
-    """This checkout as a repository in the root, with all that git knows as it is now; its path there."""
-    source = clone(trixie.folder, "source").folder
-    for words in (["init", "--quiet"], ["add", "--all"], [*_AUTHOR, "commit", "--quiet", "--message", "as it is"]):
-        subprocess.run(["git", *words], cwd=source, check=True, env={"PATH": PATH, "HOME": str(source.parent)})
-    trixie.own(source)  # git refuses a repository of another user
-    yield "/source"
-    shutil.rmtree(source)
+    """This checkout as a repository in the root; its path there."""
+    yield repository_in(trixie)
+    shutil.rmtree(trixie.folder / "source")
 
 
-def test_everything_in_debian_13(trixie: Root, repository: str, here: Clone) -> None:
-    """What a newcomer does there: another user, folder, Python, zone, language and umask, nothing built or fetched
-    before; the same bytes.
+SMALL = ("busybox", "images", "interceptor", "podnet", "runc", "runc-wrapper", "zstd")
+"""What is built in minutes; `./do bench elsewhere` builds the rest too."""
+
+
+def test_a_newcomer_in_debian_13(
+    trixie: Root, repository: str, ours: Mapping[str, str], pushed: tuple[Path, str]
+) -> None:
+    """Another user, folder, Python, zone, language and umask, nothing built or fetched before: the same bytes. What is
+    compiled for long comes from a team's cache then.
     """
-    here.do("build")
     trixie.empty_home()
-    env = {"TZ": "Pacific/Chatham", "LANG": "tr_TR.UTF-8", "LC_ALL": "tr_TR.UTF-8"}
-    run = functools.partial(trixie.run, env=env, umask=0o077)
-    run("git", "clone", "--quiet", repository, "sandkube")
-    folder = f"{HOME}/sandkube"
-    with timed("run-cluster in Debian 13, nothing cached"):
-        said = run("./do", "run-cluster", cwd=folder)
+    folder, cache = f"{HOME}/sandkube", "/cache"
+    run = functools.partial(trixie.run, env=ELSEWHERE, umask=0o077)
+    run("git", "clone", "--quiet", repository, folder)
+    with timed(f"{', '.join(SMALL)} in Debian 13, nothing cached"):
+        run("./do", "build", *SMALL, cwd=folder)
+    theirs = Clone(trixie.home / "sandkube", trixie.home)
+    compare(ours, theirs.outputs(), SMALL)
+    env = ELSEWHERE | {"SANDKUBE_CACHE": f"file://{cache}"}
+    run = functools.partial(run, env=env, cwd=folder, binds=[f"{pushed[0]}={cache}:ro"])
+    run("./do", "key", "trust", pushed[1])
+    with timed("run-cluster in Debian 13, from a cache"):
+        said = run("./do", "run-cluster")
     try:
         assert re.search(r"^test-100-final +1/1 +Running ", said, re.MULTILINE)
-        nodes = run("./do", "kubectl", "--", "get", "nodes", "--no-headers", cwd=folder)
+        nodes = run("./do", "kubectl", "--", "get", "nodes", "--no-headers")
         assert re.search(r"^runsc +Ready ", nodes, re.MULTILINE)
     finally:
-        run("./do", "stop-cluster", cwd=folder)
-    compare(here.outputs(), Clone(trixie.home / "sandkube", trixie.home).outputs())
-
-
-def compare(ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
-    """Show the output hashes of both side by side, and want them all equal."""
-    table = Table("OUTPUT", "HERE", "DEBIAN 13", "", box=None)
-    for name in sorted({*ours, *theirs}):
-        one, other = ours.get(name, "missing"), theirs.get(name, "missing")
-        table.add_row(name, one[:32], other[:32], "same" if one == other else "DIFFERENT")
-    Console(width=100).print(table)
-    assert theirs == {name: ours[name] for name in theirs}
-    assert {"bundle", "kubectl", "gvisor", "images", *NAMES} <= theirs.keys()
+        run("./do", "stop-cluster")
+    compare(ours, theirs.outputs(), ("bundle", "gvisor", "kubectl"))
 
 
 def forget(made: Clone) -> None:

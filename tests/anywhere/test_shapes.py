@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -94,17 +97,16 @@ def test_gvisor_has_the_erofs_image_as_its_root(made: Path, here: Clone, tmp_pat
     assert said == f"{sha256_file(made / 'rootfs/usr/bin/sandkube-node')}  /usr/bin/sandkube-node\n"
 
 
-def test_podman_takes_the_image(made: Path, here: Clone, tmp_path: Path) -> None:
+@pytest.fixture
+def podman(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """podman with folders of its own, and what a command of it says."""
+    with tempfile.TemporaryDirectory(prefix="sk-", dir="/tmp") as run:  # its path may have 50 characters
+        own = (f"--root={tmp_path}/root", f"--runroot={run}", f"--tmpdir={tmp_path}/tmp", "--storage-driver=vfs")
+        yield functools.partial(_said, "podman", *own, "--cgroup-manager=cgroupfs")
+
+
+def test_podman_takes_the_image(made: Path, here: Clone, podman: Callable[..., str], tmp_path: Path) -> None:
     """Its layer is the tree."""
-    own = [f"--root={tmp_path}/root", f"--runroot={tmp_path}/run", f"--tmpdir={tmp_path}/tmp", "--storage-driver=vfs"]
-
-    def podman(*words: str) -> str:
-        done = subprocess.run(
-            ["podman", *own, "--cgroup-manager=cgroupfs", *words], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     said = podman("pull", "--quiet", f"oci:{(made / 'node-image').resolve()}")
     (about,) = json.loads(podman("image", "inspect", said.split()[-1]))
     assert about["Architecture"] == "amd64"

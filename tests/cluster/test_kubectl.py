@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from sandkube.cluster.pod import NAME, apply
+from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.run import base_environment
 from tests.cluster.conftest import Cluster
 
@@ -97,6 +98,20 @@ def test_copy_there_and_back(cluster: Cluster, pod: str, tmp_path: Path) -> None
     cluster.kubectl("cp", str(tmp_path / "there"), f"{pod}:/tmp/copied")
     cluster.kubectl("cp", f"{pod}:/tmp/copied", str(tmp_path / "back"))
     assert (tmp_path / "back").read_bytes() == data
+
+
+def test_copy_many_small_files(cluster: Cluster, pod: str, tmp_path: Path) -> None:
+    """They are bursts of small frames, which a sandbox with RACK is slow to take."""
+    names = [str(each) for each in range(300)]
+    folder = tmp_path / "small"
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text(f"{name}\n")
+    cluster.kubectl("cp", str(folder), f"{pod}:/tmp/small")
+    said = cluster.kubectl("exec", pod, "--", "sh", "-c", "cat /tmp/small/*; rm -r /tmp/small").stdout.decode()
+    assert sorted(said.split()) == sorted(names)
+    recovery = sandbox_of(cluster.place, cluster.state.container).execute(["cat", "/proc/sys/net/ipv4/tcp_recovery"])
+    assert subprocess.check_output(recovery, env=base_environment(cluster.place.folder)) == b"0\n"
 
 
 def test_port_forward(cluster: Cluster, web: str) -> None:

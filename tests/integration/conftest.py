@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,14 +9,6 @@ import pytest
 
 from tests.clones import ROOT, Clone, clone
 from tests.interceptors import Here, Runs, fill, inside
-
-
-@pytest.fixture(scope="session")
-def here() -> Clone:
-    """This checkout, with the user's own cache, everything built."""
-    one = Clone(ROOT, Path(os.environ.get("HOME", "/root")))
-    one.do("build")
-    return one
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from sandkube.nar import nar_hash
 from sandkube.tree import remove_tree
 from tests.caches import Made, Person, index_of, made, pulled
 from tests.faults import CacheServer, Fault, any_fault, cache_server, clients_closed, passing_fault
+from tests.integration.test_build_command import in_mounts, sentence
 from tests.servers import Stall, only_loopback
 from tests.small import Small, small
-from tests.unit.test_build_command import in_mounts, sentence
 
 FETCHES, MUTATIONS, KILLS = 500, 2000, 20
 

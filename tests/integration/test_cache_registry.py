@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPSConnection
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -31,7 +30,7 @@ from sandkube.build.places import Places
 from sandkube.build.sources import Source, blobs, deb
 from sandkube.digest import sha256_bytes
 from tests.registries import PASSWORD, USER, Certificates, certificates
-from tests.servers import Served, Status, file_server, running, zip_of
+from tests.servers import Served, Silent, Status, file_server, running, zip_of
 from tests.small import RECIPES, ROOT, Said, Small, small
 
 SOURCE = Source("deb", "docker-registry", "2.8.2+ds1-1")
@@ -246,10 +245,7 @@ def front(registry: Running, made: Certificates, gets: int) -> Iterator[int]:
     context = ssl.create_default_context(cafile=str(made.authority))
     seen: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(Silent):
         def do_GET(self) -> None:
             if "/blobs/" in self.path:
                 seen.append(self.path)
@@ -315,10 +311,7 @@ def _token(made: Certificates, query: Mapping[str, list[str]]) -> str:
 def token_server(made: Certificates, scopes: list[str]) -> Iterator[str]:
     """Gives tokens to who logs in, and notes their scopes; yields the realm."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
+    class Handler(Silent):
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
             known = self.headers.get("Authorization") == f"Basic {AUTH}"

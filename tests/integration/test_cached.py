@@ -30,22 +30,6 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture(scope="module")
-def pushed(here: Clone, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder with all that this checkout has built, and the public key that signed it."""
-    base = tmp_path_factory.mktemp("pushed")
-    env = {"SANDKUBE_CACHE": f"file://{base}/cache?write", "XDG_CONFIG_HOME": str(base / "config")}
-    one = dataclasses.replace(here, env=env)
-    public = one.result("key", "new", "ci").strip()
-    assert "steps were there to be pushed" in one.do("cache", "push")
-    again = one.do("cache", "push")
-    assert "MB pushed" not in again  # it is there
-    for path in (base, *base.rglob("*"), *base.parents):
-        if path.is_relative_to(tmp_path_factory.getbasetemp().parent) and "config" not in path.parts:
-            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-    return base / "cache", public
-
-
 @pytest.fixture
 def address(pushed: tuple[Path, str]) -> Iterator[str]:
     """The folder, by HTTP on loopback."""

@@ -28,7 +28,7 @@ from sandkube.build.lock import File, Module, Pin
 from sandkube.build.sources import Ask, Source, git, go, go_zip, parts
 from sandkube.build.sources.go_zip import zip_h1
 from sandkube.errors import UserError
-from tests.servers import Drip, Reset, Served, Status, file_server, go_module, only_loopback, wheel, zip_of
+from tests.servers import Drip, Reset, Served, Silent, Status, file_server, go_module, only_loopback, wheel, zip_of
 from tests.small import Said, Small, small
 
 TREE = 'description = "d"\nsource = "%s"\n[build]\nkind = "tree"\n'
@@ -164,14 +164,11 @@ def test_sources_are_pushed_by_hand(upstream: Upstream) -> None:
     assert "pushed\n" not in done(pushing.do("cache", "push")).err.replace("to be pushed", "")
 
 
-class Kept(http.server.BaseHTTPRequestHandler):
+class Kept(Silent):
     """GET, HEAD and PUT of whatever comes."""
 
     files: dict[str, bytes]
     status = 0
-
-    def log_message(self, *_words: object) -> None:
-        """Say nothing."""
 
     def _say(self, status: int, body: bytes = b"") -> None:
         self.send_response(self.status or status)

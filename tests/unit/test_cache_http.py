@@ -140,7 +140,7 @@ def test_a_cache_that_is_away_is_asked_no_more(ci: Person, cache: CacheServer) -
 def test_a_body_without_end(ci: Person, pushed: Made, cache: CacheServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A byte now and then is no silence, and yet has an end."""
     monkeypatch.setattr(web, "PATIENCE", 0.2)
-    cache.fault = once("GET", "/ac/", Drip(0.002), times=100)
+    cache.fault = once("GET", "/ac/", Drip(0.002, after=130), times=100)
     caches = ci.caches(cache.address)
     assert caches.record("one", pushed.record.key) is None
     assert caches.places[0].fault == "127.0.0.1: less than 1024 bytes a second"

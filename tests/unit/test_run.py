@@ -123,10 +123,12 @@ def test_programs_are_found_where_the_user_has_them(tmp_path: Path, monkeypatch:
 
 
 def python(code: str, *, interrupt_at: str = "") -> tuple[int, str]:
-    """Run code in a Python of its own, with SIGINT at the line that it then prints; its status and the other lines."""
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    ) as process:
+    """Run code in a Python of its own, with SIGINT at the line that it then prints; its status and the other lines.
+
+    What a shell starts in the background ignores SIGINT, these tests too then, and the Python must not.
+    """
+    argv = ["env", "--default-signal=INT", sys.executable, "-c", code]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
         assert process.stdout is not None
         said = []
         for line in process.stdout:
