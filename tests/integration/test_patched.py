@@ -15,6 +15,8 @@ OURS = {
         "plugins/transfer TestWithSnapshotters/a_snapshotter_without_an_entry_gets_one",
     },
     "gvisor-tests": {
+        "runsc/boot/portforward TestNetstackConnMissesNoEvent/read",
+        "runsc/boot/portforward TestNetstackConnMissesNoEvent/write",
         "runsc/config TestConfined/directfs",
         "runsc/container TestCheckConfinedSpec/bind_mount",
         "runsc/container TestConfinedGoferStaysInNetworkNamespace",
