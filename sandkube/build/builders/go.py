@@ -100,9 +100,13 @@ def _ldflags(options: Go) -> str:
 
 
 def _cache_folder(job: Job, env: Mapping[str, str]) -> Path:
-    """A Go build cache of its own for each toolchain, C compiler and environment."""
+    """A Go build cache of its own for each toolchain, C compiler and environment.
+
+    Where patched modules lie changes no byte: with -trimpath Go knows a package by its module and content. Builds with
+    and without patches share what both need. (What C compilers are told has the path in it.)
+    """
     inputs = {name: path.name for name, path in job.inputs.items()}
-    told = {name: value for name, value in env.items() if name not in _NO_BYTES}
+    told = {name: value for name, value in env.items() if name not in _NO_BYTES} | {"GOMODCACHE": _MODCACHE}
     folder = job.cache / "go-build" / sha256_bytes(canonical_json({"inputs": inputs, "env": told}))[:32]
     (folder / "go").mkdir(parents=True, exist_ok=True)
     return folder
