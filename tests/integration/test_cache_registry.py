@@ -29,6 +29,7 @@ from sandkube.build.lock import File, Pin
 from sandkube.build.places import Places
 from sandkube.build.sources import Source, blobs, deb
 from sandkube.digest import sha256_bytes
+from tests.clones import Clone
 from tests.registries import PASSWORD, USER, Certificates, certificates
 from tests.servers import Served, Silent, Status, file_server, running, zip_of
 from tests.small import RECIPES, ROOT, Said, Small, small
@@ -51,13 +52,23 @@ AUTH = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 ZIPS = {"words.zip": zip_of({"words": b"some words\n" * 90_000}), "more.zip": zip_of({"more": b"more\n"})}
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Debian's docker-registry, fetched as a recipe's source is, whatever this machine is."""
+@pytest.fixture(scope="session", params=["Debian's", "v3"])
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Version 2 of the distribution project's registry and version 3.
+
+    The first is Debian's, fetched as a recipe's source is, whatever this machine is; the second is a recipe's product.
+    """
+    if request.param == "v3":
+        made: Clone = request.getfixturevalue("here")
+        return (made.folder / "outputs/result/registry/bin/registry").resolve()
     cache, into = Places.of(ROOT, os.environ).cache, tmp_path_factory.mktemp("registry")
     deb.fetch("docker-registry", SOURCE, (PINNED,), cache)
     unpack_deb(blobs.path_of(cache, PINNED.sha256), into, name=PINNED.name)
     return into / "usr/bin/docker-registry"
+
+
+one_is_enough = pytest.mark.parametrize("program", ["Debian's"], indirect=True)
+"""For what a registry has no part in."""
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +233,7 @@ def test_sources_that_upstream_has_no_more(
     assert served.seen == []
 
 
+@one_is_enough
 @pytest.mark.parametrize("gets", [0, 1, 2])
 def test_a_registry_that_is_killed_with_sources(
     gets: int, registry: Running, made: Certificates, served: Served, tmp_path: Path
@@ -270,6 +282,7 @@ def front(registry: Running, made: Certificates, gets: int) -> Iterator[int]:
         yield server.server_port
 
 
+@one_is_enough
 @pytest.mark.parametrize("gets", [0, 3, 4, 6])
 def test_a_registry_that_is_killed(gets: int, registry: Running, made: Certificates, tmp_path: Path) -> None:
     """`gets`: records, indexes and chunks that are answered before; a build asks for nine."""
