@@ -182,6 +182,12 @@ def stops_within(seconds: float) -> bool:
     return bool(select.select([_stop], [], [], seconds)[0])
 
 
+def wait(seconds: float) -> None:
+    """Wait before another attempt. Raises Interrupted as soon as the user asks to stop."""
+    if stops_within(seconds):
+        raise Interrupted
+
+
 def stopping() -> bool:
     """Whether the user asked to stop."""
     return _asked

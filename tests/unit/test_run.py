@@ -163,6 +163,18 @@ def test_an_interrupt_is_no_failure_that_is_tried_again() -> None:
     assert python(code, interrupt_at="up") == (0, "interrupted\n")
 
 
+def test_waiting_for_another_attempt_ends_with_an_interrupt() -> None:
+    code = (
+        "import signal, time; from sandkube import run\n"
+        "signal.signal(signal.SIGINT, lambda number, frame: run.stop_children())\n"
+        "began = time.monotonic(); run.wait(0.05); assert time.monotonic() - began >= 0.05\n"
+        "print('up', flush=True)\n"
+        "try: run.wait(600)\n"
+        "except run.Interrupted: print('interrupted')"
+    )
+    assert python(code, interrupt_at="up") == (0, "interrupted\n")
+
+
 def test_a_child_does_not_outlive_a_call_that_is_interrupted() -> None:
     """With the signals that Python starts with, the interrupt is a KeyboardInterrupt inside of the call."""
     code = (

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from sandkube.build.cache.kind import Stalled, Unusable
 from sandkube.build.cache.patience import Patience
 from sandkube.later import later
-from sandkube.run import Interrupted, go_on, stops_within
+from sandkube.run import go_on, wait
 
 if TYPE_CHECKING:
     import httpx
@@ -222,8 +222,7 @@ class Web:
         except (httpx.InvalidURL, UnicodeError):
             raise Unusable(f"an address that is none: {address!r:.80}") from None
         for pause in PAUSES:
-            if stops_within(max(pause, asked)):
-                raise Interrupted
+            wait(max(pause, asked))
             try:
                 return once()
             except _Passing as passing:

@@ -15,7 +15,7 @@ import grpc
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2 as api
 from sandkube.build.remote.stubs.google.longrunning import operations_pb2
 from sandkube.build.remote.wire import PASSING, PAUSES, Wire
-from sandkube.run import Interrupted, go_on, stops_within
+from sandkube.run import go_on, wait
 
 PULSE = 20.0
 """Seconds without a word after which the engine is asked whether it is there."""
@@ -70,8 +70,7 @@ class Execution:
             raise self.wire.fault("does not say how a command ended") from None
         if forgotten:
             self._name = ""
-        if stops_within(pause):
-            raise Interrupted from None
+        wait(pause)
 
     def _stream(self) -> Any:
         execution, metadata = self.wire.execution, self.wire.metadata

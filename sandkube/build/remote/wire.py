@@ -17,7 +17,7 @@ from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_e
 from sandkube.build.remote.stubs.google.bytestream import bytestream_pb2_grpc
 from sandkube.build.remote.stubs.google.longrunning import operations_pb2_grpc
 from sandkube.errors import RunRefused
-from sandkube.run import Interrupted, go_on, stops_within
+from sandkube.run import go_on, wait
 
 T = TypeVar("T")
 PAUSES = (0.0, 0.2, 1.0, 3.0)  # seconds before each attempt
@@ -85,8 +85,7 @@ class Wire:
     def tried(self, once: Callable[[], T]) -> T:
         """Do something that an engine may be asked twice. Raises RunRefused, Interrupted."""
         for pause in PAUSES:
-            if stops_within(pause):
-                raise Interrupted
+            wait(pause)
             try:
                 return once()
             except grpc.RpcError as error:

@@ -16,7 +16,6 @@ import hashlib
 import os
 import re
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +28,7 @@ from sandkube.digest import sha256_bytes
 from sandkube.errors import HashMismatch, UserError
 from sandkube.files import locked, write_whole
 from sandkube.later import later
-from sandkube.run import CommandFailed, run
+from sandkube.run import CommandFailed, run, wait
 from sandkube.tree import Refused, link, make_folder, remove_tree, seal_of, write
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ def _bring(name: str, folder: Path, source: Source, patience: Patience) -> str:
                     hint="is the address reachable? git's own credentials, insteadOf and proxy settings are honoured",
                 ) from None
             log.step(name, f"{source.name}: {error}; trying again")
-        time.sleep(patience.pause * 2**attempt)
+        wait(patience.pause * 2**attempt)
     if tree := _tree(folder, source.version):
         return tree
     raise UserError(f"{name}: {source.name} has no commit {source.version} in its branches and tags")

@@ -15,7 +15,6 @@ import re
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,7 @@ from sandkube.build.sources.kind import Ask, Source, SourceKind
 from sandkube.build.sources.settings import client_environment
 from sandkube.digest import sha256_file
 from sandkube.errors import HashMismatch, UserError
-from sandkube.run import CommandFailed, run
+from sandkube.run import CommandFailed, run, wait
 from sandkube.shapes import GO_PATH, GO_VERSION
 
 _BATCH = 100
@@ -225,7 +224,7 @@ def _download_all(go: Path, missing: Sequence[Module], cache: _Cache, name: str)
             missing = [each for each in missing if cache.fault(each) == _ABSENT]
             last = error.message.splitlines()[-1].strip()
             log.step(name, f"{len(missing)} Go modules did not come, asking again: {last}")
-            time.sleep(attempt)
+            wait(attempt)
 
 
 def fetch_modules(go: Path, modules: Sequence[Module], *, cache: Path, name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from sandkube.build.sources.kind import Ask, Source, SourceKind
 from sandkube.build.sources.settings import client_environment, configuration_home
 from sandkube.digest import sha256_file
 from sandkube.errors import HashMismatch, UserError
-from sandkube.run import run
+from sandkube.run import run, wait
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux2010_x86_64")
 _ATTEMPTS = 3  # pip asks again for a 5xx by itself, but gives up when the connection is cut inside a file
@@ -64,7 +63,7 @@ def _pip(name: str, into: Path, requirement: str, *words: str) -> None:
         if attempt == _ATTEMPTS or "No matching distribution" in said:
             break
         log.step(name, f"pip could not fetch {wanted}, asking again: {said.splitlines()[-1].strip()[:200]}")
-        time.sleep(attempt)
+        wait(attempt)
     last = "\n  ".join(said.splitlines()[-4:])
     raise UserError(
         f"{name}: pip could not fetch {wanted}:\n  {last}",

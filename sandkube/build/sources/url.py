@@ -26,7 +26,7 @@ from sandkube.digest import canonical_json, sha256_bytes, sha256_file
 from sandkube.errors import HashMismatch, UserError
 from sandkube.files import locked
 from sandkube.later import later
-from sandkube.run import go_on
+from sandkube.run import go_on, wait
 
 if TYPE_CHECKING:
     import ssl
@@ -175,7 +175,7 @@ def _from_address(part: _Part) -> None:
                 if attempt + 1 == patience.attempts:
                     raise _Permanent(f"{fault} ({patience.attempts} attempts)") from None
                 log.step(part.name, f"{part.address}: {fault}; trying again")
-            time.sleep(min(patience.pause * 2**attempt, max(0.0, part.deadline - time.monotonic())))
+            wait(min(patience.pause * 2**attempt, max(0.0, part.deadline - time.monotonic())))
 
 
 def _part(name: str, address: str, path: Path, file: File | None, patience: Patience) -> _Part:
