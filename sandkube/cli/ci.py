@@ -73,6 +73,7 @@ class Ci(BuildVerb):
         """One stage after the other; after one that fails only what cleans up."""
         if params["tests"] not in _TESTS:
             raise UserError(f"ci: there are no tests {params['tests']!r}", hint=f"there are: {', '.join(_TESTS)}")
+        OUTPUTS.mkdir(exist_ok=True)  # in a clean clone nothing has made it yet
         with locked(OUTPUTS / ".ci.lock", waits=lambda: log.say("waiting for another ./do ci")):
             tree.remove_tree(FOLDER)
             FOLDER.mkdir(parents=True)

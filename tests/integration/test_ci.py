@@ -12,33 +12,40 @@ from xml.etree import ElementTree
 import pytest
 
 from sandkube.run import base_environment, network_environment
-from tests.clones import ROOT, Clone
+from tests.clones import ROOT, Clone, clone
 
 ACTIONLINT = "github.com/rhysd/actionlint/cmd/actionlint@v1.7.12"
 
 
-def test_the_whole_pipeline(here: Clone, tmp_path: Path) -> None:
-    """All but the tests, which are run already as this one is; it pushes at the end, when all is well."""
+def test_a_push_without_a_key(here: Clone, tmp_path: Path) -> None:
     config = {"XDG_CONFIG_HOME": str(tmp_path / "config"), "SANDKUBE_CACHE": f"file://{tmp_path}/cache?write"}
     one = dataclasses.replace(here, env={"GITHUB_STEP_SUMMARY": str(tmp_path / "page"), **config})
     assert "no key to sign with" in one.do("ci", "--tests", "none", status=1)
     assert not (tmp_path / "cache").exists()
     assert "| push | failed |" in (tmp_path / "page").read_text()
-    (tmp_path / "page").unlink()
+
+
+def test_the_whole_pipeline(pushed: tuple[Path, str], tmp_path: Path) -> None:
+    """In a clean clone, from one cache and to another: all but the tests, which are run already as this one is."""
+    caches = {"SANDKUBE_CACHE": f"file://{pushed[0]} file://{tmp_path}/cache?write"}
+    one = clone(tmp_path, "clean", env={"GITHUB_STEP_SUMMARY": str(tmp_path / "page"), **caches})
+    one.do("key", "trust", pushed[1])
     one.do("key", "new", "ci")
+    assert not (one.folder / "outputs").exists()
     said = one.do("ci", "--tests", "none")
     assert "all passed: outputs/ci/summary.md" in said
-    folder = here.folder / "outputs/ci"
+    folder = one.folder / "outputs/ci"
     page = (folder / "summary.md").read_text()
     assert (tmp_path / "page").read_text() == page
     assert re.findall(r"^\| (\w+) \| passed \|", page, re.MULTILINE) == ["lint", "build", "boot", "push"]
-    assert re.search(r"^\| rootfs \| up to date \|  \| [\d.]+ \|$", page, re.MULTILINE)
+    assert re.search(r"^\| rootfs \| fetched \|", page, re.MULTILINE)
+    assert "building, because" not in said
     assert re.search(r"^\| ready \| [\d.]+ \|$", page, re.MULTILINE)
     cases = ElementTree.parse(folder / "junit.xml").findall(".//testcase")
     assert [case.get("name") for case in cases] == ["lint", "build", "boot", "push"]
     assert (tmp_path / "cache/ac").is_dir()
     assert len(list(folder.glob("*.whl"))) == 1
-    assert "ci" not in here.result("status")
+    assert "ci" not in one.result("status")
 
 
 def test_what_fails_is_in_the_summary(here: Clone) -> None:

@@ -275,11 +275,7 @@ def test_pauses_that_a_registry_asks_for(
 ) -> None:
     pauses: list[float] = []
 
-    def noted(pause: float) -> bool:
-        pauses.append(pause)
-        return False
-
-    monkeypatch.setattr("sandkube.build.cache.web.stops_within", noted)
+    monkeypatch.setattr("sandkube.build.cache.web.wait", pauses.append)
     one.faults[f"GET /v2/team/cache/manifests/{KEY}"] = [(status, {"Retry-After": "7"}), (status, {})]
     assert opened(one, home).record(KEY) is None
     assert pauses == [0, 7, 0.5]
