@@ -62,7 +62,7 @@ def markdown(stages: Sequence[Stage], events: Sequence[Event], sizes: Mapping[st
         if stage.fault:
             lines += ["", f"**{stage.name}**", "", "```", _plain(stage.fault), "```"]
     lines += ["", *_table(("step", "", "seconds", "MB"), steps(events, sizes))]
-    told = [event.text for event in events if isinstance(event, Said)]
+    told = dict.fromkeys(event.text for event in events if isinstance(event, Said))
     notes = [text for text in told if text.startswith(("cache ", "critical path", "warning: "))]
     lines += ["", *(f"- {note}" for note in notes)] if notes else []
     boot = [(event.stage, f"{event.inside:.2f}") for event in events if isinstance(event, StageReached)]

@@ -30,7 +30,7 @@ def test_the_whole_pipeline(pushed: tuple[Path, str], tmp_path: Path) -> None:
     caches = {"SANDKUBE_CACHE": f"file://{pushed[0]} file://{tmp_path}/cache?write"}
     one = clone(tmp_path, "clean", env={"GITHUB_STEP_SUMMARY": str(tmp_path / "page"), **caches})
     one.do("key", "trust", pushed[1])
-    one.do("key", "new", "ci")
+    one.do("key", "new", "mine")
     assert not (one.folder / "outputs").exists()
     said = one.do("ci", "--tests", "none")
     assert "all passed: outputs/ci/summary.md" in said
@@ -38,7 +38,7 @@ def test_the_whole_pipeline(pushed: tuple[Path, str], tmp_path: Path) -> None:
     page = (folder / "summary.md").read_text()
     assert (tmp_path / "page").read_text() == page
     assert re.findall(r"^\| (\w+) \| passed \|", page, re.MULTILINE) == ["lint", "build", "boot", "push"]
-    assert re.search(r"^\| rootfs \| fetched \|", page, re.MULTILINE)
+    assert re.search(r"^\| rootfs \| fetched from file:", page, re.MULTILINE)
     assert "building, because" not in said
     assert re.search(r"^\| ready \| [\d.]+ \|$", page, re.MULTILINE)
     cases = ElementTree.parse(folder / "junit.xml").findall(".//testcase")
