@@ -25,7 +25,6 @@ from tests.clones import Clone
 def made(here: Clone) -> Path:
     """The outputs."""
     packages.install()
-    here.do("build", "node-image", "node-tar", "node-erofs", "rootfs")
     return here.folder / "outputs/result"
 
 
@@ -80,7 +79,7 @@ def test_the_kernel_mounts_the_erofs_image(made: Path, here: Clone, tmp_path: Pa
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="runsc is started without a wall around it here, which takes root")
-def test_gvisor_has_the_erofs_image_as_its_root(made: Path, here: Clone, tmp_path: Path) -> None:
+def test_gvisor_has_the_erofs_image_as_its_root(made: Path, tmp_path: Path) -> None:
     (tmp_path / "bundle/rootfs").mkdir(parents=True)
     image, own = (made / "node-erofs/node.erofs").resolve(), "dev.gvisor.spec.rootfs"
     spec = {
@@ -91,7 +90,6 @@ def test_gvisor_has_the_erofs_image_as_its_root(made: Path, here: Clone, tmp_pat
         "annotations": {f"{own}.source": str(image), f"{own}.type": "erofs", f"{own}.overlay": "memory"},
     }
     (tmp_path / "bundle/config.json").write_text(json.dumps(spec))
-    here.do("build", "gvisor")
     words = [f"--root={tmp_path}/root", "--network=none", "--ignore-cgroups", "--platform=systrap"]
     said = _said(made / "gvisor/bin/runsc", *words, "run", f"--bundle={tmp_path}/bundle", tmp_path.name)
     assert said == f"{sha256_file(made / 'rootfs/usr/bin/sandkube-node')}  /usr/bin/sandkube-node\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
+from sandkube.run import base_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,6 +57,18 @@ def boot(one: Place, programs: Programs) -> Cluster:
     with one.lock():
         events = list(start.start(one, programs))
     return Cluster(one, Kubectl(programs.kubectl, one), events)
+
+
+def inside(cluster: Cluster, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    """Run a script in the node's own root and network."""
+    return subprocess.run(
+        sandbox_of(cluster.place, cluster.state.container).execute(["sh", "-c", script]),
+        env=base_environment(Path("/root")),
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=60,
+    )
 
 
 @pytest.fixture

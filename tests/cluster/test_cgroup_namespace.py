@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,7 @@ from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import apply
 from sandkube.cluster.programs import Programs
-from sandkube.cluster.programs import sandbox as sandbox_of
-from sandkube.run import base_environment
-from tests.cluster.conftest import Cluster, boot, of_kind
+from tests.cluster.conftest import Cluster, boot, inside, of_kind
 
 BUNDLE = "/run/trial"
 
@@ -26,17 +23,6 @@ def legacy(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iter
     cluster = boot(place(tmp_path_factory.mktemp("outputs"), "namespace"), of_kind(programs, "legacy"))
     yield cluster
     stop.stop(cluster.place)
-
-
-def inside(cluster: Cluster, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        sandbox_of(cluster.place, cluster.state.container).execute(["sh", "-c", script]),
-        env=base_environment(Path("/root")),
-        capture_output=True,
-        text=True,
-        input=stdin,
-        timeout=60,
-    )
 
 
 def test_runc_fails_without_the_wrapper_and_runs_with_it(legacy: Cluster) -> None:

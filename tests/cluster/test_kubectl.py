@@ -15,9 +15,8 @@ from urllib.request import urlopen
 import pytest
 
 from sandkube.cluster.pod import NAME, apply
-from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.run import base_environment
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, inside
 
 PATIENCE = 60.0
 
@@ -110,8 +109,7 @@ def test_copy_many_small_files(cluster: Cluster, pod: str, tmp_path: Path) -> No
     cluster.kubectl("cp", str(folder), f"{pod}:/tmp/small")
     said = cluster.kubectl("exec", pod, "--", "sh", "-c", "cat /tmp/small/*; rm -r /tmp/small").stdout.decode()
     assert sorted(said.split()) == sorted(names)
-    recovery = sandbox_of(cluster.place, cluster.state.container).execute(["cat", "/proc/sys/net/ipv4/tcp_recovery"])
-    assert subprocess.check_output(recovery, env=base_environment(cluster.place.folder)) == b"0\n"
+    assert inside(cluster, "cat /proc/sys/net/ipv4/tcp_recovery").stdout == "0\n"
 
 
 def test_port_forward(cluster: Cluster, web: str) -> None:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import http.server
 import os
 import re
 import shutil
 import subprocess
-import threading
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -28,7 +26,19 @@ from sandkube.build.lock import File, Module, Pin
 from sandkube.build.sources import Ask, Source, git, go, go_zip, parts
 from sandkube.build.sources.go_zip import zip_h1
 from sandkube.errors import UserError
-from tests.servers import Drip, Reset, Served, Silent, Status, file_server, go_module, only_loopback, wheel, zip_of
+from tests.servers import (
+    Drip,
+    Reset,
+    Served,
+    Silent,
+    Status,
+    file_server,
+    go_module,
+    only_loopback,
+    running,
+    wheel,
+    zip_of,
+)
 from tests.small import Said, Small, small
 
 TREE = 'description = "d"\nsource = "%s"\n[build]\nkind = "tree"\n'
@@ -195,12 +205,8 @@ def kept() -> Iterator[tuple[str, type[Kept]]]:
     class Own(Kept):
         files: dict[str, bytes] = {}  # noqa: RUF012
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Own) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Own) as server:
         yield f"http://127.0.0.1:{server.server_port}", Own
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize("kind", ["folder", "http"])
