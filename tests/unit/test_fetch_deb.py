@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sandkube.build.recipe import Recipe
 from sandkube.build.sources import Source, blobs, deb, deb_apt, deb_places
 from sandkube.build.sources.settings import Patience
 from sandkube.errors import HashMismatch, UserError
+from sandkube.files import locked
 from tests.servers import Reset, Served, file_server, only_loopback
 
 CONTENT = b"a package\n"
@@ -81,6 +83,20 @@ def test_a_damaged_file_in_the_cache_comes_again(places: Served, tmp_path: Path)
     path.write_bytes(OTHER)
     places.files[MIRROR] = CONTENT
     deb.fetch("recipe", SOURCE, (FILE,), tmp_path)
+    assert path.read_bytes() == CONTENT
+
+
+def test_the_second_that_found_it_damaged_drops_no_mended_file(tmp_path: Path) -> None:
+    path = blobs.path_of(tmp_path, FILE.sha256)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(OTHER)
+    with ThreadPoolExecutor() as pool:
+        with locked(path.parent):  # as the first has it
+            second = pool.submit(blobs.sound, tmp_path, FILE, "recipe")
+            with pytest.raises(TimeoutError):
+                second.result(0.2)
+            path.write_bytes(CONTENT)
+        assert second.result(10)
     assert path.read_bytes() == CONTENT
 
 

@@ -139,14 +139,13 @@ class _Cache:
 
     def fault(self, module: Module) -> _Fault | None:
         """None when the module is there with its pinned bytes."""
-        mod = _downloaded(self.modcache, module, "mod")
         try:
-            got = _hash1([("go.mod", mod)])
-        except FileNotFoundError:
+            got = _hash1([("go.mod", _downloaded(self.modcache, module, "mod"))])
+            if got != module.mod:
+                return _Fault("go.mod", module.mod, got)
+            return self._tree_fault(module, module.zip) if module.zip else None
+        except FileNotFoundError:  # never there, or another step that found it damaged removes it at this moment
             return _ABSENT
-        if got != module.mod:
-            return _Fault("go.mod", module.mod, got)
-        return self._tree_fault(module, module.zip) if module.zip else None
 
     def _tree_fault(self, module: Module, pinned: str) -> _Fault | None:
         unpacked = _unpacked(self.modcache, module)
