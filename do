@@ -18,8 +18,12 @@ ready() {
 
 remote_ready() { [ -z "$remote" ] || cmp -s requirements-remote.txt .venv/requirements-remote.txt; }
 
-install() { # $1: requirements file; its copy inside .venv is the stamp, written last
-    cmp -s "$1" ".venv/$1" && return
+install() { # $@: requirements files; their copies inside .venv are the stamps, written last
+    lacking= requirements=
+    for each; do
+        cmp -s "$each" ".venv/$each" || lacking="$lacking $each" requirements="$requirements --requirement $each"
+    done
+    [ -n "$lacking" ] || return 0
     (
         case "${SANDKUBE_OFFLINE-}" in '' | 0) ;; *) export PIP_NO_INDEX=1 ;; esac
         for each in $(env | sed -n 's/^\(PIP_[A-Z0-9_]*\)=.*/\1/p'); do
@@ -30,9 +34,9 @@ install() { # $1: requirements file; its copy inside .venv is the stamp, written
             esac
         done
         .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-user \
-            --require-hashes --only-binary :all: --requirement "$1" >&2
-    ) || fail "could not install the packages of $1; is a package index reachable (PIP_INDEX_URL, proxy)? Run the command again."
-    cp -- "$1" ".venv/$1"
+            --require-hashes --only-binary :all: $requirements >&2
+    ) || fail "could not install the packages of$lacking; is a package index reachable (PIP_INDEX_URL, proxy)? Run the command again."
+    for each in $lacking; do cp -- "$each" ".venv/$each"; done
 }
 
 find_python() {
@@ -69,9 +73,8 @@ set_up() {
     if ! { ready "$1" && remote_ready; }; then
         [ ! -e .venv ] || [ -e .venv/place ] || fail "$here/.venv is not one that ./do made; move it away"
         ready build || make_venv
-        install requirements.txt
-        [ -z "$remote" ] || install requirements-remote.txt
-        case "$1" in ci | test | test-fast | golden) install requirements-test.txt ;; esac
+        case "$1" in ci | test | test-fast | golden) tests=requirements-test.txt ;; *) tests= ;; esac
+        install requirements.txt ${remote:+requirements-remote.txt} $tests
         printf '%s\n' "$here" "$(readlink -f .venv/bin/python)" >.venv/place
     fi
     exec 9<&-
