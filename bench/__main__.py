@@ -1,4 +1,4 @@
-"""`./do bench [cache | elsewhere | matrix | patch]`: what the README says of speed and size, measured here and now.
+"""`./do bench [cache | datastore | elsewhere | matrix | patch]`: what the README says, measured here and now.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import caches, elsewhere, matrix, patched
+from bench import caches, datastore, elsewhere, matrix, patched
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.processes import memory_of
@@ -162,7 +162,13 @@ def memory(table: Table) -> None:
         table.add_row(f"idle memory, {kind}", f"{taken:.0f} MB", "", "aim: under 300 MB")
 
 
-NAMED = {"cache": caches.main, "elsewhere": elsewhere.main, "matrix": matrix.main, "patch": patched.main}
+NAMED = {
+    "cache": caches.main,
+    "datastore": datastore.main,
+    "elsewhere": elsewhere.main,
+    "matrix": matrix.main,
+    "patch": patched.main,
+}
 
 
 def main() -> int:

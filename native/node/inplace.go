@@ -88,16 +88,17 @@ func (t *tenant) settle(options options) error {
 }
 
 // forwardAPI serves the API's clients on the network that the node was started in, by a socket that listens there.
-func (n *node) forwardAPI(descriptor int) {
+func (n *node) forwardAPI(descriptor int) error {
 	unix.CloseOnExec(descriptor)
 	file := os.NewFile(uintptr(descriptor), "api")
 	listener, err := net.FileListener(file)
 	if err != nil {
-		n.fail("access", err)
+		return fmt.Errorf("the API's socket: %w", err)
 	}
 	_ = file.Close()
 	server := netip.MustParseAddrPort(strings.TrimPrefix(components.Server, "https://"))
 	go services.Forward(n.ctx, listener.(*net.TCPListener), server)
+	return nil
 }
 
 // tell says how the boot went, once.

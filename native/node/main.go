@@ -4,6 +4,7 @@
 //	sandkube-node --in-place [...]                 be it beside others in a sandbox; native/starter starts it
 //	sandkube-node doctor [--json] [--fix ...]      print what this sandbox lacks and what would be done about it
 //	sandkube-node sweep ROOT                       end what a node in place left that was killed; native/starter starts it
+//	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -11,6 +12,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -20,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandkube/node/fixes"
+	"sandkube/node/seed"
 )
 
 // options of the command line.
@@ -69,6 +72,11 @@ func main() {
 		}
 	case "sweep":
 		if err := sweep(flags.Arg(1)); err != nil {
+			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
+			os.Exit(1)
+		}
+	case "seed":
+		if err := seed.Make(context.Background(), flags.Arg(1), flags.Arg(2), os.Stderr); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}

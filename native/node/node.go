@@ -8,12 +8,9 @@ import (
 	"fmt"
 	"io"
 	golog "log"
-	"net"
-	"net/netip"
 	"os"
 	"os/exec"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -27,24 +24,17 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
-	"sandkube/node/dns"
 	"sandkube/node/fixes"
 	"sandkube/node/images"
 	"sandkube/node/logs"
-	"sandkube/node/manifests"
-	"sandkube/node/pki"
-	"sandkube/node/services"
 	"sandkube/node/stages"
+	"sandkube/node/units"
 )
 
 const (
-	imageTarget  = "/var/lib/containerd"
-	manifestPath = "/etc/sandkube/manifests"
-	reapPeriod   = 10 * time.Second
-	trialFolder  = "/var/lib" // on the root file system until boot.Mounts
-
-	containerdTemplate = "/etc/sandkube/containerd.toml"
-	kubeletTemplate    = "/etc/sandkube/kubelet.yaml"
+	imageTarget = "/var/lib/containerd"
+	reapPeriod  = 10 * time.Second
+	trialFolder = "/var/lib" // on the root file system until boot.Mounts
 
 	interceptedRole = "kubernetes"
 	planFile        = "/run/sandkube/fixes.json"
@@ -62,7 +52,6 @@ type node struct {
 	tenant  *tenant // nil if the node has its sandbox for itself
 	once    sync.Once
 	awaited atomic.Int32 // stages of whole that were not reached yet
-	running sync.WaitGroup
 }
 
 func newNode(started time.Time) *node {
@@ -78,6 +67,7 @@ func newNode(started time.Time) *node {
 		}
 	})
 	catchLogs(n.sink.Current("node"))
+	components.NameClients(n.sink.Running)
 	klog.OsExit = n.exited
 	logrus.StandardLogger().ExitFunc = n.exited
 	return n
@@ -99,42 +89,30 @@ func bootNode(options options) {
 			n.fail("node", err)
 		}
 	}
-	prepare := []struct {
-		stage string
-		do    func() error
-	}{
-		{"probe", func() (err error) {
-			_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
-			if err == nil && n.plan.Used(fixes.MountRight) != fixes.Nothing && !options.entered {
-				err = fmt.Errorf("fix %s is for a node in place: its script makes the user namespace", fixes.MountRight)
-			}
-			runtime.UnlockOSThread() // see main
-			return err
-		}},
-		{"mounts", func() error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }},
-		{"settings", func() error { return errors.Join(boot.Settings(n.plan), n.configure()) }},
-		{"network", func() error { return boot.Network(boot.Device(n.plan), boot.NodeAddress, components.DNSAddress) }},
-		{"images", n.images},
+	if err := n.probe(options); err != nil {
+		fmt.Fprintln(n.sink.Component("node"), err) // which may be diagnosed
+		n.fail("node", fmt.Errorf("probe: %w", err))
 	}
-	for _, step := range prepare {
-		if err := step.do(); err != nil {
-			fmt.Fprintln(n.sink.Component("node"), err) // which may be diagnosed
-			n.fail(step.stage, err)
-		}
-		n.stages.Reached(step.stage)
-	}
+	n.stages.Reached("probe")
 	go boot.Reap(n.ctx, reapPeriod)
-	if options.api >= 0 {
-		n.forwardAPI(options.api)
-	}
+	table := append(n.preparation(options), n.runtime()...)
 	if n.plan.Intercepts() {
-		n.delegate(started, options.everyCall)
+		table = append(table, n.delegation(started, options.everyCall)...)
 	} else {
-		containerd := make(chan struct{})
-		n.containerd(func() { close(containerd) })
-		n.kubernetes(containerd)
+		table = append(table, n.kubernetes()...)
 	}
+	n.start(table)
 	select {}
+}
+
+// probe finds out what the sandbox lacks, and ends what main holds for it.
+func (n *node) probe(options options) (err error) {
+	defer runtime.UnlockOSThread() // see main
+	_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
+	if err == nil && n.plan.Used(fixes.MountRight) != fixes.Nothing && !options.entered {
+		err = fmt.Errorf("fix %s is for a node in place: its script makes the user namespace", fixes.MountRight)
+	}
+	return err
 }
 
 // configure fills in what depends on the plan.
@@ -144,8 +122,7 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		n.plan.Render(containerdTemplate, components.ContainerdConfig),
-		n.plan.Render(kubeletTemplate, components.KubeletConfig),
+		boot.Configure(n.plan),
 		os.WriteFile(planFile, plan, 0o600),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
@@ -180,46 +157,42 @@ func catchLogs(output io.Writer) {
 	golog.SetOutput(output)
 }
 
-// containerd starts it; ready is called when it serves.
-func (n *node) containerd(ready func()) {
-	n.component("containerd", func() error {
-		return components.Containerd(n.ctx, n.sink.Component("containerd"), n.plan.Runc(), sync.OnceFunc(func() {
-			n.stages.Reached("containerd")
-			ready()
-		}))
-	})
-}
-
-// delegate runs Kubernetes under the interceptor. containerd stays outside: what it starts must see its own
-// files, and a process that ever was traced cannot do without its tracer.
-func (n *node) delegate(started time.Time, everyCall bool) {
-	read, write, err := os.Pipe()
+// delegation runs Kubernetes under the interceptor. containerd stays outside: what it starts must see
+// its own files, and a process that ever was traced cannot do without its tracer.
+func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
+	served, serves, err := os.Pipe()
 	if err != nil {
 		n.fail("node", err)
 	}
-	n.containerd(func() { _ = write.Close() })
-	program, err := os.Executable()
-	if err != nil {
-		n.fail("node", err)
-	}
-	words := []string{"--rules", rulesFile}
-	if everyCall {
-		words = append(words, "--all")
-	}
-	command := exec.CommandContext(n.ctx, fixes.Interceptor, append(words, "--", program, interceptedRole)...)
-	command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
-	command.Stdout, command.Stderr = os.Stdout, os.Stderr
-	command.ExtraFiles = []*os.File{read}
-	if n.tenant != nil { // the other process knows when there is something to hand over
-		for _, each := range []*os.File{n.tenant.kubeconfig, n.tenant.outcome} {
-			if each == nil {
-				each = os.Stderr
-			}
-			command.ExtraFiles = append(command.ExtraFiles, each)
+	told := func(context.Context) error { return serves.Close() }
+	intercept := func(ctx context.Context, _ func()) error {
+		program, err := os.Executable()
+		if err != nil {
+			return err
 		}
-		command.Args = append(command.Args, fmt.Sprintf("--kubeconfig-fd=%d", readyDescriptor+1), fmt.Sprintf("--outcome-fd=%d", readyDescriptor+2))
+		words := []string{"--rules", rulesFile}
+		if everyCall {
+			words = append(words, "--all")
+		}
+		command := exec.CommandContext(ctx, fixes.Interceptor, append(words, "--", program, interceptedRole)...)
+		command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
+		command.Stdout, command.Stderr = os.Stdout, os.Stderr
+		command.ExtraFiles = []*os.File{served}
+		if n.tenant != nil { // the other process knows when there is something to hand over
+			for _, each := range []*os.File{n.tenant.kubeconfig, n.tenant.outcome} {
+				if each == nil {
+					each = os.Stderr
+				}
+				command.ExtraFiles = append(command.ExtraFiles, each)
+			}
+			command.Args = append(command.Args, fmt.Sprintf("--kubeconfig-fd=%d", readyDescriptor+1), fmt.Sprintf("--outcome-fd=%d", readyDescriptor+2))
+		}
+		return components.Command(command)
 	}
-	n.component("interceptor", command.Run)
+	return []units.Unit{
+		{Name: "interceptor", Needs: prepared, Silent: true, Run: intercept},
+		{Name: "told", Owner: "node", Needs: []string{"containerd"}, Silent: true, Do: told},
+	}
 }
 
 // runIntercepted is the role kubernetes. It does not return.
@@ -243,134 +216,47 @@ func runIntercepted(options options) {
 	if err != nil {
 		n.fail("node", err)
 	}
-	containerd := make(chan struct{})
-	go func() {
+	served := func(context.Context) error {
 		_, _ = os.NewFile(readyDescriptor, "ready").Read(make([]byte, 1))
-		close(containerd)
-	}()
-	n.kubernetes(containerd)
+		return nil
+	}
+	n.start(append([]units.Unit{
+		{Name: "network", Owner: "node", Silent: true, Do: nothing},
+		{Name: "images", Owner: "node", Silent: true, Do: nothing},
+		{Name: "containerd", Silent: true, Do: served},
+	}, n.kubernetes()...))
 	select {}
 }
 
-// kubernetes brings up the components, each as soon as what it needs is there.
-func (n *node) kubernetes(containerd <-chan struct{}) {
-	datastore := make(chan struct{})
-	n.component("datastore", func() error {
-		if err := components.Datastore(n.ctx, &n.running); err != nil {
-			return err
-		}
-		n.reached("datastore", datastore)()
-		<-n.ctx.Done()
-		return n.ctx.Err()
+func nothing(context.Context) error { return nil }
+
+// start starts a table of units.
+func (n *node) start(table []units.Unit) {
+	err := units.Start(n.ctx, table, units.Observer{
+		Reached: n.reached,
+		Within:  n.sink.Run,
+		Failed: func(owner string, err error) {
+			fmt.Fprintln(n.sink.Component(owner), err) // which may be diagnosed
+			n.fail(owner, err)
+		},
+		Again: func(owner string, err error) {
+			fmt.Fprintf(n.sink.Component(owner), "%s ended (%v) and is started again\n", owner, err)
+		},
 	})
-	kubernetes, err := components.New(n.ctx, n.sink.Current("node"))
 	if err != nil {
 		n.fail("node", err)
-	}
-	credentials, err := pki.Cluster(components.PKI, components.Server, pki.Names{
-		Node:           components.NodeName,
-		NodeAddress:    net.ParseIP(boot.NodeAddress),
-		ServiceAddress: net.ParseIP(components.ServiceAddress),
-		Domain:         components.Domain,
-	}, time.Now())
-	if err != nil {
-		n.fail("certificates", err)
-	}
-	n.stages.Reached("certificates")
-	n.stages.Credentials(credentials)
-	if err := n.tenant.handOver(credentials); err != nil {
-		n.fail("certificates", err)
-	}
-	admin := n.client(pki.Admin)
-	<-datastore
-	n.component("apiserver", func() error { return kubernetes.APIServer(n.ctx) })
-	if err := components.APIAnswers(n.ctx, admin); err != nil {
-		n.fail("apiserver", err)
-	}
-	n.stages.Reached("apiserver")
-	go n.follow(admin)
-	<-containerd
-	n.component("kubelet", func() error { return kubernetes.Kubelet(n.ctx) })
-	if err := components.EarlyRoles(n.ctx, admin); err != nil {
-		n.fail("apiserver", err)
-	}
-	n.stages.Reached("roles")
-	n.component("scheduler", func() error { return kubernetes.Scheduler(n.ctx) })
-	n.component("controller-manager", func() error {
-		if err := components.APIHealthy(n.ctx, admin); err != nil {
-			return err
-		}
-		return kubernetes.ControllerManager(n.ctx)
-	})
-	n.component("services", func() error {
-		address := netip.MustParseAddr(boot.NodeAddress)
-		return services.Run(n.ctx, n.client(pki.Services), boot.Device(n.plan), address, n.reached("services", nil))
-	})
-}
-
-// follow reports what the API tells of: the manifests' objects and the node.
-func (n *node) follow(admin *rest.Config) {
-	go n.sink.Run("manifests", func() {
-		objects, err := manifests.Read(manifestPath)
-		if err == nil {
-			err = manifests.Deploy(n.ctx, admin, objects)
-		}
-		if err != nil {
-			n.fail("manifests", err)
-		}
-		n.stages.Reached("manifests")
-		n.component("dns", func() error {
-			address := netip.MustParseAddr(components.DNSAddress)
-			return dns.Run(n.ctx, components.Kubeconfig(pki.DNS), components.Domain, address, n.reached("dns", nil))
-		})
-	})
-	go n.sink.Run("apiserver", func() {
-		if err := components.EarlyAccounts(n.ctx, admin); err != nil {
-			n.fail("apiserver", err)
-		}
-		n.reached("accounts", nil)()
-	})
-	if err := components.NodeReady(n.ctx, admin); err != nil {
-		n.fail("kubelet", err)
-	}
-	n.reached("ready", nil)()
-	// The boot leaves much garbage, and first pods start right after it; then the node is mostly idle, and memory
-	// counts for more than time.
-	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
-		time.AfterFunc(after, func() {
-			debug.SetGCPercent(40)
-			boot.Trim()
-		})
 	}
 }
 
 // whole are the stages that make a node whole.
-var whole = []string{"ready", "accounts", "services", "dns"}
+var whole = []string{"ready", "accounts", "service", "controllers", "services", "dns"}
 
-// reached returns a function that reports a stage and closes done, once. The last stage that makes the node whole is
-// told to whoever started it.
-func (n *node) reached(stage string, done chan struct{}) func() {
-	return sync.OnceFunc(func() {
-		n.stages.Reached(stage)
-		if slices.Contains(whole, stage) && n.awaited.Add(-1) == 0 {
-			n.tenant.tell("ready")
-		}
-		if done != nil {
-			close(done)
-		}
-	})
-}
-
-// component runs one component; its end is the node's end.
-func (n *node) component(name string, run func() error) {
-	go n.sink.Run(name, func() {
-		err := run()
-		if err == nil {
-			err = errors.New("ended by itself")
-		}
-		fmt.Fprintln(n.sink.Component(name), err) // which may be diagnosed
-		n.fail(name, err)
-	})
+// reached reports a stage. The last of those that make the node whole is told to whoever started it.
+func (n *node) reached(stage string) {
+	n.stages.Reached(stage)
+	if slices.Contains(whole, stage) && n.awaited.Add(-1) == 0 {
+		n.tenant.tell("ready")
+	}
 }
 
 // client returns the settings of a client of the API.

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -13,6 +15,32 @@ type hostPorts struct {
 	attachment
 	Address  netip.Addr    `json:"address"`
 	Mappings []portMapping `json:"mappings"`
+}
+
+// refuseHostPorts tells why the host ports of a pod cannot be served; the runtime shows it among the pod's events.
+// A host port is served on the node's addresses: every other one is somebody else's.
+func refuseHostPorts(conf *config) error {
+	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	for _, m := range conf.RuntimeConfig.PortMappings {
+		if m.HostPort <= 0 {
+			continue
+		}
+		protocol := strings.ToUpper(m.Protocol)
+		if protocol == "TCP" && slices.Contains(conf.ReservedPorts, m.HostPort) {
+			return fmt.Errorf("host port %d/TCP is the node's own: choose another, or none and a Service", m.HostPort)
+		}
+		if m.HostIP == "" {
+			continue
+		}
+		address, err := netip.ParseAddr(m.HostIP)
+		if err != nil || !address.IsUnspecified() && address != conf.Gateway && address != loopback {
+			return fmt.Errorf(
+				"host port %d/%s wants host IP %s, which is no address of the node: it has %s and %s",
+				m.HostPort, protocol, m.HostIP, conf.Gateway, loopback,
+			)
+		}
+	}
+	return nil
 }
 
 // writeHostPorts publishes the mappings of a pod; containers without host

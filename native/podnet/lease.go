@@ -32,6 +32,7 @@ type lease struct {
 // hidden name and renamed, so that a crash leaves either all of it or nothing.
 type leases struct {
 	folder string
+	last   string // the file that has the address given out last
 	lock   *os.File
 }
 
@@ -55,14 +56,15 @@ func openLeases(root string) (*leases, error) {
 		lock.Close()
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
-	return &leases{folder: folder, lock: lock}, nil
+	return &leases{folder: folder, last: filepath.Join(root, "last"), lock: lock}, nil
 }
 
 func (l *leases) Close() { l.lock.Close() }
 
 // Allocate returns the address already leased to the attachment, or else the
-// lowest free one above the gateway. The last address of the subnet is its
-// broadcast address and never given out.
+// first free one behind the one that was given out last, and above the gateway:
+// an address that was just released may still be known as its last pod's. The
+// last address of the subnet is its broadcast address and never given out.
 func (l *leases) Allocate(subnet netip.Prefix, gateway netip.Addr, want lease) (netip.Addr, error) {
 	held, err := l.read()
 	if err != nil {
@@ -73,12 +75,32 @@ func (l *leases) Allocate(subnet netip.Prefix, gateway netip.Addr, want lease) (
 			return address, l.write(address, want)
 		}
 	}
-	for address := gateway.Next(); subnet.Contains(address.Next()); address = address.Next() {
+	given := func(address netip.Addr) bool { return gateway.Less(address) && subnet.Contains(address.Next()) }
+	first := gateway.Next()
+	if last := l.readLast(); given(last) && given(last.Next()) {
+		first = last.Next()
+	}
+	for address := first; given(address); {
 		if _, used := held[address]; !used {
-			return address, l.write(address, want)
+			return address, errors.Join(l.write(address, want), writeFile(l.last, address))
+		}
+		if address = address.Next(); !given(address) {
+			address = gateway.Next()
+		}
+		if address == first {
+			break
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("no free address in %s: %d are leased", subnet, len(held))
+}
+
+// readLast is invalid if none was given out yet, or nobody can tell: then the lowest is the first to be tried.
+func (l *leases) readLast() netip.Addr {
+	var last netip.Addr
+	if data, err := os.ReadFile(l.last); err != nil || json.Unmarshal(data, &last) != nil {
+		return netip.Addr{}
+	}
+	return last
 }
 
 // Find returns the address leased to the attachment.

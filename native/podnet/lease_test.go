@@ -39,16 +39,18 @@ func release(t *testing.T, root, container string) {
 	}
 }
 
-func TestLowestFreeAddress(t *testing.T) {
+// An address comes back when all others had their turn.
+func TestAddressesInTurn(t *testing.T) {
 	root := t.TempDir()
 	steps := []struct{ release, allocate, want string }{
 		{"", "a", "10.88.0.2"},
 		{"", "b", "10.88.0.3"},
 		{"", "c", "10.88.0.4"},
 		{"", "b", "10.88.0.3"}, // again: the same address
-		{"a", "d", "10.88.0.2"},
-		{"a", "e", "10.88.0.5"}, // released twice: no effect
-		{"b", "f", "10.88.0.3"},
+		{"a", "d", "10.88.0.5"},
+		{"a", "e", "10.88.0.6"}, // released twice: no effect
+		{"b", "f", "10.88.0.7"},
+		{"f", "g", "10.88.0.8"},
 	}
 	for _, s := range steps {
 		if s.release != "" {
@@ -56,6 +58,65 @@ func TestLowestFreeAddress(t *testing.T) {
 		}
 		if got := allocate(t, root, s.allocate); got != s.want {
 			t.Errorf("%s got %s, want %s", s.allocate, got, s.want)
+		}
+	}
+	for i := 9; i <= 254; i++ {
+		name := strconv.Itoa(i)
+		if got, want := allocate(t, root, name), "10.88.0."+name; got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		release(t, root, name)
+	}
+	for _, want := range []string{"10.88.0.2", "10.88.0.3", "10.88.0.7", "10.88.0.9"} { // the others are still held
+		if got := allocate(t, root, "after "+want); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+// What cannot be read is no reason to give no address.
+func TestLastAddressIsNonsense(t *testing.T) {
+	for _, content := range []string{"", "{", `"10.99.0.7"`, `"10.88.0.1"`, `"10.88.0.254"`, `"10.88.0.255"`, `"::1"`} {
+		root := t.TempDir()
+		if err := os.WriteFile(filepath.Join(root, "last"), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := allocate(t, root, "a"); got != "10.88.0.2" {
+			t.Errorf("%q: got %s", content, got)
+		}
+	}
+}
+
+func TestHostPortsThatAreRefused(t *testing.T) {
+	conf := &config{Subnet: testSubnet, Gateway: testGateway, ReservedPorts: []int{6443, 10250}}
+	for _, c := range []struct {
+		mapping portMapping
+		want    string
+	}{
+		{portMapping{HostPort: 8080, Protocol: "tcp"}, ""},
+		{portMapping{HostPort: 8080, Protocol: "tcp", HostIP: "0.0.0.0"}, ""},
+		{portMapping{HostPort: 8080, Protocol: "tcp", HostIP: "127.0.0.1"}, ""},
+		{portMapping{HostPort: 8080, Protocol: "tcp", HostIP: "10.88.0.1"}, ""},
+		{portMapping{HostPort: 6443, Protocol: "udp"}, ""},
+		{portMapping{HostPort: 0, ContainerPort: 6443, Protocol: "tcp"}, ""},
+		{portMapping{HostPort: 6443, Protocol: "tcp"}, "host port 6443/TCP is the node's own: choose another, or none and a Service"},
+		{portMapping{HostPort: 10250, Protocol: "TCP", HostIP: "127.0.0.1"}, "host port 10250/TCP is the node's own: choose another, or none and a Service"},
+		{
+			portMapping{HostPort: 80, Protocol: "tcp", HostIP: "10.96.0.7"},
+			"host port 80/TCP wants host IP 10.96.0.7, which is no address of the node: it has 10.88.0.1 and 127.0.0.1",
+		},
+		{
+			portMapping{HostPort: 80, Protocol: "udp", HostIP: "::1"},
+			"host port 80/UDP wants host IP ::1, which is no address of the node: it has 10.88.0.1 and 127.0.0.1",
+		},
+	} {
+		conf.RuntimeConfig.PortMappings = []portMapping{{ContainerPort: 1, Protocol: "tcp"}, c.mapping}
+		got := ""
+		if err := refuseHostPorts(conf); err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%+v: %q, want %q", c.mapping, got, c.want)
 		}
 	}
 }

@@ -15,6 +15,7 @@
 // span of the network devices it describes:
 //
 //	/run/sandkube/podnet/lock        flock(2) around every change of a lease
+//	/run/sandkube/podnet/last        the address that was given out last
 //	/run/sandkube/podnet/leases/IP   one JSON file an address in use
 //	/run/sandkube/hostports/ID.json  host ports of a pod, served by the node's Service proxy
 package main
@@ -49,6 +50,9 @@ func main() {
 func add(args *skel.CmdArgs) error {
 	conf, err := parseConfig(args.StdinData)
 	if err != nil {
+		return err
+	}
+	if err := refuseHostPorts(conf); err != nil {
 		return err
 	}
 	id := attachment{ContainerID: args.ContainerID, IfName: args.IfName}

@@ -1,4 +1,5 @@
-"""containerd is killed inside the sandbox: the node goes down, says so on the host, and leaves nothing running."""
+"""containerd is killed inside the sandbox. Once: it is started again, and pods and API go on. Again and again: the node
+goes down, says so on the host, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -22,17 +23,24 @@ from tests.cluster.test_command_line import do
 
 NAME = "test-death"
 SAID = "signal: killed"
-KILL = 'kill -KILL "$(pidof containerd)"'
+KILL = """
+for end in $(seq "$1"); do
+    while ! pid=$(pidof containerd); do :; done
+    kill -KILL "$pid"
+    while [ -d "/proc/$pid" ]; do :; done
+done
+"""
+ENDS = 5  # native/node/units: so many within two minutes are too many
 PATIENCE = 30.0
 
 
-def kill_containerd(one: Place, programs: Programs) -> None:
-    """From inside, as a crash would: nobody on the host touches anything."""
+def kill_containerd(one: Place, programs: Programs, times: int = ENDS) -> None:
+    """From inside, as a crash would, each time that it runs: nobody on the host touches anything."""
     state = one.read()
     assert state is not None
     sandbox = Sandbox(programs.runsc, one.runsc, state.container)
     subprocess.run(
-        sandbox.execute(["/bin/sh", "-c", KILL]),
+        sandbox.execute(["/bin/sh", "-c", KILL, "sh", str(times)]),
         env=base_environment(Path("/root")),
         capture_output=True,
         timeout=PATIENCE,
@@ -56,6 +64,15 @@ def check_nothing_runs(one: Place) -> None:
     assert {path.name for path in one.runsc.rglob("*")} <= {"null-netns"}, "runsc left its state or a socket"
 
 
+def container_of(cluster: Cluster, name: str) -> bytes:
+    """The container of a pod that runs, or is made to."""
+    if not cluster.kubectl("get", "pods", name, "--ignore-not-found").stdout:
+        image = ["--image=sandkube.local/test:1", "--image-pull-policy=Never"]
+        cluster.kubectl("run", name, *image, "--command", "--", "sleep", "100000")
+    cluster.kubectl("wait", f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
+    return cluster.kubectl("get", "pods", name, "--output=jsonpath={.status.containerStatuses[*].containerID}").stdout
+
+
 @pytest.fixture
 def mine() -> Iterator[Place]:
     """A cluster of this checkout, as the commands see it; gone before and after."""
@@ -75,6 +92,10 @@ def mine() -> Iterator[Place]:
 def test_while_it_serves(programs: Programs, mine: Place) -> None:
     cluster: Cluster = boot(mine, programs)
     assert cluster.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    first = container_of(cluster, "first")
+    kill_containerd(mine, programs, 1)
+    assert container_of(cluster, "second") != container_of(cluster, "first") == first
+    assert "containerd ended (signal: killed) and is started again" in last_lines(mine)
     processes = [cluster.state.pid, *with_words(f"--root={mine.runsc}")]
     assert len(processes) >= 4
     descriptors = [os.pidfd_open(pid) for pid in processes]

@@ -40,7 +40,7 @@ def test_while_it_starts(mine: Place) -> None:  # noqa: F811
         assert process.wait(60) == 1, said
     (error,) = [line for line in said if line.startswith("error: ")]
     found = re.fullmatch(
-        rf"error: cluster {NAME} is not up within {TIMEOUT} s: the last stage was (\S+), missing are (\S+), .*\bready; "
+        rf"error: cluster {NAME} is not up within {TIMEOUT} s: the last stage was (\S+), missing are (\S+), .*; "
         r"(\S+) owes (\S+)",
         error,
     )

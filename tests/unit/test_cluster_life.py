@@ -66,7 +66,7 @@ def processes(one: Place) -> list[int]:
 def test_a_cluster_starts_and_stops(one: Place) -> None:
     events = boot(one, LEAVES_A_PROCESS + BOOTS + WAITS)
     assert {event.get("stage", event["type"]) for event in events} == {
-        *("mounts", "apiserver", "access", "ready", "accounts", "services", "dns")
+        *("mounts", "apiserver", "access", "ready", "accounts", "service", "services", "controllers", "dns")
     }
     state = state_of(one)
     assert (state.phase, state.alive()) == ("running", True)

@@ -288,23 +288,3 @@ func TestRemoveFolders(t *testing.T) {
 		t.Errorf("left: %v", err)
 	}
 }
-
-// What is there is set, what is not there is not made.
-func TestTune(t *testing.T) {
-	folder := t.TempDir()
-	path := filepath.Join(folder, "net/ipv4/tcp_recovery")
-	tune(folder)
-	if _, err := os.Stat(path); !os.IsNotExist(err) {
-		t.Errorf("a setting was made: %v", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte("1\n"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	tune(folder)
-	if got, err := os.ReadFile(path); err != nil || string(got) != "0\n" {
-		t.Errorf("%q, %v", got, err)
-	}
-}

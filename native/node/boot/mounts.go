@@ -113,6 +113,8 @@ func Settings(plan fixes.Plan) error {
 
 // tuned are settings that gVisor has other defaults of than Linux. A sandbox may lack them or not let them be written.
 var tuned = map[string]string{
+	// gVisor's 16000 to 65535 has node ports in it: one that a connection has taken could not be listened on.
+	"net/ipv4/ip_local_port_range": "32768 60999",
 	// With RACK, bursts of small packets over a very fast link wait for time-outs: 300 small files by `kubectl cp` took
 	// up to two minutes, without it one second (google/gvisor #6113).
 	"net/ipv4/tcp_recovery": "0",

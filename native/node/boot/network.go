@@ -4,25 +4,31 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
 // NodeAddress is the node's own address. It is on lo: one on a bridge without
 // ports cannot be reached from pods in gVisor, one on lo can.
-const NodeAddress = "10.88.0.1"
+var NodeAddress = cluster.Default.NodeAddress.String()
 
-// Devices that the node's addresses may be on.
-const (
-	Loopback = "lo"
-	Bridge   = "pods"
-)
+// Loopback is the device of the node's addresses where the network stack forwards.
+const Loopback = "lo"
+
+// Bridge is the one that has pods as its ports.
+var Bridge = cluster.Default.Bridge
 
 // subnet is that of the pods, and of the node's address.
-var subnet = net.IPNet{IP: net.IPv4(10, 88, 0, 0), Mask: net.CIDRMask(24, 32)}
+var subnet = network(cluster.Default.Pods)
+
+func network(prefix netip.Prefix) net.IPNet {
+	return net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+}
 
 // Device is the one for addresses of the node and of Services. lo does where the network stack forwards, and asks for
 // no bridge. In gVisor, /proc/sys/net/ipv4/ip_forward is the sandbox's own, whoever writes to it: a network namespace that was
@@ -89,7 +95,7 @@ func bridgeUp(handle *netlink.Handle) (netlink.Link, error) {
 // Ranges of the addresses that the node and its Services have on lo.
 var ranges = []net.IPNet{
 	subnet,
-	{IP: net.IPv4(10, 96, 0, 0), Mask: net.CIDRMask(16, 32)},
+	network(cluster.Default.Services),
 }
 
 // LeaveNetwork takes them off lo.

@@ -13,16 +13,17 @@ import (
 // Reap waits for orphans as the first process of a machine must, until ctx
 // ends. Children of our own are waited for by os/exec, which would lose their
 // exit status to a wait for any child; so a zombie counts as an orphan once
-// nobody has waited for it during a whole period.
+// nobody has waited for it during a whole period. It looks only while there are zombies.
 func Reap(ctx context.Context, period time.Duration) {
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
 	before := map[int]bool{}
 	for {
+		if len(before) == 0 {
+			awaitZombie(ctx, period)
+		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-time.After(period):
 		}
 		now := map[int]bool{}
 		for _, pid := range zombies() {
@@ -33,6 +34,28 @@ func Reap(ctx context.Context, period time.Duration) {
 			now[pid] = true
 		}
 		before = now
+	}
+}
+
+// awaitZombie returns when a child has ended, leaving it to whoever waits for it, or ctx ended.
+func awaitZombie(ctx context.Context, period time.Duration) {
+	found := make(chan bool, 1)
+	go func() {
+		for {
+			err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+			if err == unix.EINTR {
+				continue
+			}
+			if err != nil { // there are no children: nothing tells of the first
+				time.Sleep(period)
+			}
+			found <- true
+			return
+		}
+	}()
+	select {
+	case <-found:
+	case <-ctx.Done():
 	}
 }
 

@@ -8,12 +8,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
-	watchtools "k8s.io/client-go/tools/watch"
 
 	"sandkube/node/pki"
 )
@@ -30,9 +26,6 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := namespaceExists(ctx, client, metav1.NamespaceDefault); err != nil {
-		return err
-	}
 	account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Create(ctx, account, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
@@ -45,19 +38,6 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 	_, err = client.CoreV1().ConfigMaps(metav1.NamespaceDefault).Create(ctx, bundle, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("config map kube-root-ca.crt: %w", err)
-	}
-	return nil
-}
-
-// namespaceExists returns when the API server has made a namespace.
-func namespaceExists(ctx context.Context, client kubernetes.Interface, name string) error {
-	one := fields.OneTermEqualSelector(metav1.ObjectNameField, name)
-	namespaces := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), "namespaces", v1.NamespaceAll, one)
-	_, err := watchtools.UntilWithSync(ctx, namespaces, &v1.Namespace{}, nil, func(event watch.Event) (bool, error) {
-		return event.Type == watch.Added, nil
-	})
-	if err != nil {
-		return fmt.Errorf("waiting for namespace %s: %w", name, err)
 	}
 	return nil
 }

@@ -4,19 +4,34 @@ import (
 	"path/filepath"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
+	_ "sandkube/node/mains" // for its effects
 	"sandkube/node/pki"
 )
 
 // What a cluster of ours is called and where it is.
-const (
-	NodeName       = "runsc"
-	Domain         = "cluster.local"
-	ServiceRange   = "10.96.0.0/16"
-	ServiceAddress = "10.96.0.1"  // of the API, the first of the range
-	DNSAddress     = "10.96.0.10" // that of etc/sandkube/manifests/dns.yaml and kubelet.yaml
-	Server         = "https://127.0.0.1:6443"
-	PKI            = "/run/sandkube/pki"
+var (
+	NodeName       = cluster.Default.NodeName
+	Domain         = cluster.Default.Domain
+	ServiceRange   = cluster.Default.Services.String()
+	ServiceAddress = cluster.Default.API.String() // of the API
+	DNSAddress     = cluster.Default.DNS.String()
+	Server         = cluster.Default.Server()
 )
+
+// Where the components of this process keep what they share.
+var (
+	PKI             = "/run/sandkube/pki"
+	DatastoreSocket = "unix:///run/sandkube/kine.sock" // where kine serves etcd's protocol
+	datastoreFolder = "/var/lib/sandkube/db"
+)
+
+// Under has them keep it below another folder, for a process that is no node. To be called first.
+func Under(folder string) {
+	PKI = filepath.Join(folder, "pki")
+	DatastoreSocket = "unix://" + filepath.Join(folder, "kine.sock")
+	datastoreFolder = folder
+}
 
 func certificate(name string) string { return filepath.Join(PKI, name+".crt") }
 func key(name string) string         { return filepath.Join(PKI, name+".key") }
@@ -28,11 +43,11 @@ func apiserverArguments() []string {
 	return []string{
 		"--etcd-servers=" + DatastoreSocket,
 		"--advertise-address=" + boot.NodeAddress,
-		"--secure-port=6443",
 		"--service-cluster-ip-range=" + ServiceRange,
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
-		"--enable-admission-plugins=NodeRestriction",
+		// Who may make a Service could take any address over (CVE-2020-8554).
+		"--enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs",
 		// It would taint the new node as not ready, which only the controller manager takes back, seconds
 		// after the node is ready; a node that really is not ready is tainted by the controller all the same.
 		"--disable-admission-plugins=TaintNodesByCondition",
@@ -61,7 +76,7 @@ func apiserverArguments() []string {
 }
 
 func managerArguments() []string {
-	return []string{
+	return append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Manager),
 		"--root-ca-file=" + certificate(pki.CA),
 		"--service-account-private-key-file=" + key(pki.ServiceAccounts),
@@ -74,16 +89,28 @@ func managerArguments() []string {
 		"--kube-api-burst=1000",
 		"--leader-elect=false",
 		"--profiling=false",
-		"--secure-port=0",
-	}
+	}, statusArguments(pki.Manager)...)
 }
 
 func schedulerArguments() []string {
-	return []string{
+	return append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Scheduler),
 		"--leader-elect=false",
 		"--profiling=false",
-		"--secure-port=0",
+	}, statusArguments(pki.Scheduler)...)
+}
+
+// statusArguments are those of the listeners on 127.0.0.1, at Kubernetes' own ports, that answer /healthz (to the API
+// server, which has it as componentstatuses) and /metrics. A certificate of their own would cost the boot a key.
+func statusArguments(name string) []string {
+	return []string{
+		"--bind-address=127.0.0.1",
+		"--tls-cert-file=" + certificate(pki.Server),
+		"--tls-private-key-file=" + key(pki.Server),
+		"--client-ca-file=" + certificate(pki.CA),
+		"--authentication-kubeconfig=" + Kubeconfig(name),
+		"--authentication-skip-lookup=true", // of what --client-ca-file says
+		"--authorization-kubeconfig=" + Kubeconfig(name),
 	}
 }
 

@@ -8,12 +8,18 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-const notifySocket = "/run/sandkube/notify.sock"
+const (
+	notifySocket     = "/run/sandkube/notify.sock"
+	containerdSocket = "/run/containerd/containerd.sock"
+)
 
 // Configurations that the node fills in at each boot.
 const (
@@ -46,6 +52,26 @@ func Containerd(ctx context.Context, output io.Writer, runc string, ready func()
 	command := exec.CommandContext(ctx, "/usr/bin/containerd", "--config", ContainerdConfig)
 	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket, "RUNC_WRAPPER_RUNC="+runc)
 	command.Stdout, command.Stderr = output, output
+	return Command(command)
+}
+
+// ContainerdServes returns when somebody can connect to containerd, which may have ended since it said that it serves:
+// the kubelet gives up at the first refusal.
+func ContainerdServes(ctx context.Context) error {
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(context.Context) (bool, error) {
+		connection, err := net.Dial("unix", containerdSocket)
+		if err != nil {
+			return false, nil
+		}
+		return true, connection.Close()
+	})
+}
+
+// Command runs a program that ends when this process does. The signal for that comes when the thread ends that started
+// it (prctl(2), PR_SET_PDEATHSIG; go.dev/issue/27505), so the goroutine keeps its thread.
+func Command(command *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	command.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	return command.Run()
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -49,11 +50,12 @@ func parse(name string, sets cliflag.NamedFlagSets, arguments []string) error {
 	return nil
 }
 
-// APIServer runs the API server until ctx ends.
-func (k *Kubernetes) APIServer(ctx context.Context) error {
+// APIServer runs the API server behind a listener until ctx ends.
+func (k *Kubernetes) APIServer(ctx context.Context, listener net.Listener) error {
 	if err := parse("kube-apiserver", k.apiserver.Flags(), apiserverArguments()); err != nil {
 		return err
 	}
+	k.apiserver.SecureServing.Listener = listener
 	if err := k.apiserver.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
 		return err
 	}

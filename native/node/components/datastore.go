@@ -2,33 +2,71 @@ package components
 
 import (
 	"context"
+	"fmt"
 	"os"
-	"sync"
+	"path/filepath"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
+	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/endpoint"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// DatastoreSocket is where kine serves etcd's protocol.
-const DatastoreSocket = "unix:///run/sandkube/kine.sock"
+// Seed is the database that a cluster begins with; package seed makes it.
+const Seed = "/usr/share/sandkube/state.db"
 
-const datastoreFolder = "/var/lib/sandkube"
+const (
+	datastorePeriod   = 10 * time.Second
+	datastorePatience = 5 * time.Minute // pods may have taken nearly all of the machine for a while
+)
 
-// Datastore starts kine with SQLite; it serves when this returns. The values are the defaults
-// of kine's own command line (pkg/app, v0.16.4), which its library does not fill in.
-func Datastore(ctx context.Context, running *sync.WaitGroup) error {
+// The write-ahead log is cut to this many bytes when it has been written back; it grows beyond only while that is not
+// possible. The database gives back what compaction frees. Both lie in memory.
+const logLimit = 8 << 20
+
+// parameters are kine's own (pkg/drivers/sqlite), and bounds.
+var parameters = fmt.Sprintf(
+	"%s&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_size_limit(%d)", sqlite.DefaultParams, logLimit,
+)
+
+// Datastore runs kine with SQLite; ready is called when it serves. A seed, if it is named, is the database that a first
+// start begins with. It returns why it ended.
+func Datastore(ctx context.Context, seed string, ready func()) error {
+	database := filepath.Join(datastoreFolder, "state.db")
 	if err := os.MkdirAll(datastoreFolder, 0o700); err != nil {
 		return err
 	}
-	// With its default data source name kine puts the database into ./db; one
-	// given without a busy timeout fails with "database is locked".
-	if err := os.Chdir(datastoreFolder); err != nil {
+	if err := plant(seed, database); err != nil {
 		return err
 	}
+	if err := Kine(ctx, database, DatastoreSocket); err != nil {
+		return err
+	}
+	ready()
+	return attend(ctx)
+}
+
+// plant copies the seed to where no database is yet.
+func plant(seed, database string) error {
+	if _, err := os.Stat(database); seed == "" || err == nil {
+		return nil
+	}
+	data, err := os.ReadFile(seed)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(database, data, 0o600)
+}
+
+// Kine serves a database on a socket, "unix://PATH". The values are the defaults of kine's own command line (pkg/app,
+// v0.16.4), which its library does not fill in; so are the parameters of the database.
+func Kine(ctx context.Context, database, socket string) error {
 	_, err := endpoint.Listen(ctx, endpoint.Config{
-		WaitGroup:           running,
-		Listener:            DatastoreSocket,
+		Endpoint:            "sqlite://" + database + "?" + parameters,
+		Listener:            socket,
 		NotifyInterval:      5 * time.Second,
 		EmulatedETCDVersion: "3.6.11",
 		CompactTimeout:      5 * time.Second,
@@ -36,9 +74,42 @@ func Datastore(ctx context.Context, running *sync.WaitGroup) error {
 		CompactBatchSize:    1000,
 		PollBatchSize:       500,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{
-			MaxIdle:     2,
+			MaxIdle:     20, // of its library: with the 2 of its command line, each further query opens SQLite anew
 			MaxIdleTime: 2 * time.Minute,
 		},
 	})
 	return err
+}
+
+// attend returns why kine serves no more. Its library tells nobody, so it is asked by connections of our own.
+func attend(ctx context.Context) error {
+	for {
+		if err := serves(ctx); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(datastorePeriod):
+		}
+	}
+}
+
+// serves asks kine, by the health service that each gRPC server of etcd has, whether it serves.
+func serves(ctx context.Context) error {
+	connection, err := grpc.NewClient(DatastoreSocket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return err
+	}
+	defer connection.Close()
+	ctx, cancel := context.WithTimeout(ctx, datastorePatience)
+	defer cancel()
+	answer, err := healthpb.NewHealthClient(connection).Check(ctx, &healthpb.HealthCheckRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return fmt.Errorf("it gives no answer: %w", err)
+	}
+	if answer.Status != healthpb.HealthCheckResponse_SERVING {
+		return fmt.Errorf("it says of itself %s", answer.Status)
+	}
+	return nil
 }

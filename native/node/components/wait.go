@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
@@ -22,8 +23,7 @@ func APIAnswers(ctx context.Context, config *rest.Config) error {
 	return ask(ctx, config, "/livez/ping", 20*time.Millisecond)
 }
 
-// APIHealthy returns when all of the API server's start is done. The controller manager waits for it ten seconds and
-// exits then (Kubernetes 1.34), which a busy machine exceeds.
+// APIHealthy returns when all of the API server's start is done.
 func APIHealthy(ctx context.Context, config *rest.Config) error {
 	return ask(ctx, config, "/healthz", 200*time.Millisecond)
 }
@@ -40,20 +40,50 @@ func ask(ctx context.Context, config *rest.Config, path string, period time.Dura
 
 // NodeReady returns when the node's condition Ready is True.
 func NodeReady(ctx context.Context, config *rest.Config) error {
+	return until(ctx, config, object{"nodes", "", NodeName, &v1.Node{}}, isReady)
+}
+
+// APIServed returns when default/kubernetes, by which pods reach the API, is a Service with an endpoint. A container that
+// is made before the Service has no KUBERNETES_SERVICE_HOST, ever.
+func APIServed(ctx context.Context, config *rest.Config) error {
+	err := until(ctx, config, object{"services", metav1.NamespaceDefault, "kubernetes", &v1.Service{}}, exists)
+	if err != nil {
+		return err
+	}
+	return until(ctx, config, object{"endpoints", metav1.NamespaceDefault, "kubernetes", &v1.Endpoints{}}, hasAddress) //nolint:staticcheck // as the API server, which makes it
+}
+
+// ControllersRun returns when the controllers do: all are started together, and one of them makes a service account in
+// each namespace.
+func ControllersRun(ctx context.Context, config *rest.Config) error {
+	return until(ctx, config, object{"serviceaccounts", metav1.NamespacePublic, "default", &v1.ServiceAccount{}}, exists)
+}
+
+// object is one of the API, and how it is read.
+type object struct {
+	resource, namespace, name string
+	example                   runtime.Object
+}
+
+// until returns when a condition holds for an object.
+func until(ctx context.Context, config *rest.Config, one object, condition watchtools.ConditionFunc) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	one := fields.OneTermEqualSelector(metav1.ObjectNameField, NodeName).String()
-	nodes := cache.NewFilteredListWatchFromClient(
-		client.CoreV1().RESTClient(), "nodes", v1.NamespaceAll,
-		func(options *metav1.ListOptions) { options.FieldSelector = one },
-	)
-	_, err = watchtools.UntilWithSync(ctx, nodes, &v1.Node{}, nil, isReady)
-	if err != nil {
-		return fmt.Errorf("waiting for node %s: %w", NodeName, err)
+	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, one.name)
+	all := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), one.resource, one.namespace, selector)
+	if _, err := watchtools.UntilWithSync(ctx, all, one.example, nil, condition); err != nil {
+		return fmt.Errorf("waiting for %s %s: %w", one.resource, one.name, err)
 	}
 	return nil
+}
+
+func exists(event watch.Event) (bool, error) { return event.Type != watch.Deleted, nil }
+
+func hasAddress(event watch.Event) (bool, error) {
+	endpoints, ok := event.Object.(*v1.Endpoints) //nolint:staticcheck // see above
+	return ok && len(endpoints.Subsets) > 0 && len(endpoints.Subsets[0].Addresses) > 0, nil
 }
 
 func isReady(event watch.Event) (bool, error) {

@@ -3,6 +3,7 @@
 package dns
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,53 +15,82 @@ import (
 	"github.com/coredns/caddy/caddyfile"
 	"github.com/coredns/coredns/plugin"
 	"github.com/coredns/coredns/plugin/kubernetes"
-	"github.com/coredns/coredns/request"
 	"github.com/miekg/dns"
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
-	"k8s.io/klog/v2"
 )
 
-// Run serves domain and the reverse zones on address, port 53, UDP and TCP, until ctx ends. Names
-// outside of them are refused: a sandbox has no way out. ready is called once, when everything that the
-// API held at the start can be asked for.
+// Run serves domain and the reverse zones on address, port 53, UDP and TCP, until ctx ends or one of the two cannot be
+// served any more. Names outside of them do not exist: a sandbox has no way out. ready is called once, when everything
+// that the API held at the start can be asked for.
 func Run(ctx context.Context, kubeconfig, domain string, address netip.Addr, ready func()) error {
 	names, start, err := plug(ctx, kubeconfig, domain)
 	if err != nil {
 		return err
 	}
-	servers, err := listen(netip.AddrPortFrom(address, 53), &handler{ctx: ctx, names: names})
+	servers, err := listen(netip.AddrPortFrom(address, 53), newHandler(ctx, names))
 	if err != nil {
 		return err
 	}
-	var group errgroup.Group
-	for _, server := range servers {
-		group.Go(server.ActivateAndServe)
-	}
-	group.Go(func() error {
+	return serve(ctx, servers, func() error {
 		if err := start(); err != nil {
 			return err
 		}
 		ready()
-		<-ctx.Done()
-		var all []error
-		for _, server := range servers {
-			all = append(all, server.Shutdown())
+		return nil
+	})
+}
+
+// serve runs the servers and start. The first that fails or ends, or the end of ctx, ends all.
+func serve(ctx context.Context, servers []*dns.Server, start func() error) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, server := range servers {
+		group.Go(func() error {
+			err := server.ActivateAndServe()
+			return cmp.Or(context.Cause(ctx), err, errors.New("a server of names ended by itself"))
+		})
+	}
+	group.Go(func() error {
+		done := make(chan error, 1)
+		go func() { done <- start() }() // which nothing can break off
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return context.Cause(ctx)
 		}
-		return errors.Join(append(all, ctx.Err())...)
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		for _, server := range servers {
+			_ = server.Shutdown()
+			closeSockets(server) // which Shutdown does not where the server has not started
+		}
+		return context.Cause(ctx)
 	})
 	return group.Wait()
 }
 
+func closeSockets(server *dns.Server) {
+	if server.PacketConn != nil {
+		_ = server.PacketConn.Close()
+	}
+	if server.Listener != nil {
+		_ = server.Listener.Close()
+	}
+}
+
 // plug sets up the plugin; start returns when its caches are filled.
 func plug(ctx context.Context, kubeconfig, domain string) (plugin.Handler, func() error, error) {
-	text := fmt.Sprintf("kubernetes %s in-addr.arpa {\n kubeconfig %s\n pods insecure\n ttl 5\n}", domain, kubeconfig)
+	// Without the last line the plugin gives up after five seconds, and says so in its log only.
+	text := fmt.Sprintf("kubernetes %s in-addr.arpa {\n kubeconfig %s\n pods insecure\n ttl 5\n startup_timeout 24h\n}", domain, kubeconfig)
 	words := &caddy.Controller{Dispenser: caddyfile.NewDispenser("Corefile", strings.NewReader(text))}
 	words.Next() // to the first word, the plugin's name
 	names, err := kubernetes.ParseStanza(words)
 	if err != nil {
 		return nil, nil, err
 	}
-	names.Next = refuse{}
+	names.Next = outside{}
 	start, _, err := names.InitKubeCache(ctx)
 	return names, start, err
 }
@@ -74,39 +104,6 @@ func listen(address netip.AddrPort, handler dns.Handler) ([]*dns.Server, error) 
 	if err != nil {
 		return nil, errors.Join(err, packets.Close())
 	}
+	streams = netutil.LimitListener(streams, maxStreams)
 	return []*dns.Server{{PacketConn: packets, Handler: handler}, {Listener: streams, Handler: handler}}, nil
-}
-
-// handler asks the plugin and answers for it where it says only a code.
-type handler struct {
-	ctx   context.Context
-	names plugin.Handler
-}
-
-func (h *handler) ServeDNS(to dns.ResponseWriter, query *dns.Msg) {
-	code := dns.RcodeFormatError
-	if len(query.Question) == 1 {
-		var err error
-		code, err = h.names.ServeDNS(h.ctx, request.NewScrubWriter(query, to), query)
-		if err != nil {
-			klog.FromContext(h.ctx).Error(err, "Not answered", "name", query.Question[0].Name)
-		}
-	}
-	if plugin.ClientWrite(code) {
-		return
-	}
-	answer := new(dns.Msg)
-	answer.SetRcode(query, code)
-	if err := to.WriteMsg(answer); err != nil {
-		klog.FromContext(h.ctx).Error(err, "Not answered")
-	}
-}
-
-// refuse is what the plugin hands names to that are not of its zones.
-type refuse struct{}
-
-func (refuse) Name() string { return "refuse" }
-
-func (refuse) ServeDNS(context.Context, dns.ResponseWriter, *dns.Msg) (int, error) {
-	return dns.RcodeRefused, nil
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"sandkube/node/cluster"
 )
 
 // init keeps the first thread for main, which tests do not run on: see apart.
@@ -169,18 +171,18 @@ func TestOlderThan(t *testing.T) {
 }
 
 func TestValues(t *testing.T) {
-	want := Values{Unprivileged: true, Runtime: PlainRunc, LocalStorageAccounts: true}
+	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: PlainRunc, LocalStorageAccounts: true}
 	if got := choose(t, complete(), nil).Values(); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts := bare()
-	want = Values{Runtime: PatchedRunc}
+	want = Values{Cluster: cluster.Default, Runtime: PatchedRunc}
 	if got := choose(t, facts, nil).Values(); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts.Cgroup, facts.Settings = "v2", complete().Settings
 	plan := choose(t, facts, nil)
-	want = Values{Unprivileged: true, IgnoreKernelVersion: true, Runtime: WrappedRunc, LocalStorageAccounts: true}
+	want = Values{Cluster: cluster.Default, Unprivileged: true, IgnoreKernelVersion: true, Runtime: WrappedRunc, LocalStorageAccounts: true}
 	if got := plan.Values(); got != want || plan.Runc() != PlainRunc {
 		t.Errorf("%+v, runc %s", got, plan.Runc())
 	}
@@ -191,6 +193,7 @@ func TestRender(t *testing.T) {
 	source, target := filepath.Join(folder, "source"), filepath.Join(folder, "target")
 	plan := choose(t, complete(), nil)
 	for text, want := range map[string]string{
+		"{{.Cluster.Pods}} {{.Cluster.DNS}}":            "10.88.0.0/24 10.96.0.10",
 		"a = {{.Unprivileged}}\nb = \"{{.Runtime}}\"\n": "a = true\nb = \"" + PlainRunc + "\"\n",
 		"{{if .IgnoreKernelVersion}}x{{end}}y":          "y",
 		"{{.Unknown}}":                                  "error",

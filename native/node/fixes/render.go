@@ -9,10 +9,13 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+
+	"sandkube/node/cluster"
 )
 
 // Values are what the templates of configuration files may ask for.
 type Values struct {
+	Cluster              cluster.Cluster
 	Unprivileged         bool   // containerd sets the two settings of unprivileged processes in pods
 	IgnoreKernelVersion  bool   // containerd sets them on any kernel
 	Runtime              string // the runc that containerd starts
@@ -37,6 +40,7 @@ func (p Plan) Runc() string {
 // Values are those of a plan.
 func (p Plan) Values() Values {
 	values := Values{
+		Cluster:              cluster.Default,
 		Unprivileged:         p.Used(UnprivilegedSysctls) == Nothing,
 		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
 		Runtime:              p.Runc(),

@@ -25,7 +25,12 @@ import (
 	"k8s.io/klog/v2"
 )
 
-const owner = "sandkube-node"
+const (
+	owner = "sandkube-node"
+	// An object may be refused until the API server is all up, which takes a slow machine many seconds.
+	period   = 100 * time.Millisecond
+	patience = 2 * time.Minute
+)
 
 // Read returns the objects of every *.yaml file of folder; none if there is no such folder.
 func Read(folder string) ([]*unstructured.Unstructured, error) {
@@ -86,8 +91,7 @@ func Deploy(ctx context.Context, config *rest.Config, objects []*unstructured.Un
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(found))
 	for _, object := range objects {
 		var last error
-		backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 20, Cap: 5 * time.Second}
-		err := wait.ExponentialBackoffWithContext(ctx, backoff, func(ctx context.Context) (bool, error) {
+		err := wait.PollUntilContextTimeout(ctx, period, patience, true, func(ctx context.Context) (bool, error) {
 			last = apply(ctx, client, mapper, object)
 			return last == nil, nil
 		})

@@ -224,6 +224,14 @@ func TestTriedAgainUntilServed(t *testing.T) {
 	}
 }
 
+// A slow machine's API server refuses for longer than a dozen tries.
+func TestTriedAgainForLong(t *testing.T) {
+	a := &api{refuse: 40}
+	if err := deploy(t, a, time.Minute, map[string]string{"a.yaml": object("Namespace", "a")}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // An object that is refused is named with the server's words, and stops those after it.
 func TestRefusedObject(t *testing.T) {
 	a := &api{broken: "/bad"}

@@ -57,7 +57,8 @@ func (n Names) servers() map[string]Subject {
 			Addresses: []net.IP{loopback, n.NodeAddress},
 			DNSNames:  []string{n.Node},
 		},
-		ServerToKubelet: {Name: "kube-apiserver-kubelet-client", Groups: []string{"system:masters"}, Client: true},
+		// Its role is a manifest, etc/sandkube/manifests/kubelet-api.yaml: it needs no more than the kubelet.
+		ServerToKubelet: {Name: "kube-apiserver-kubelet-client", Client: true},
 	}
 }
 

@@ -17,7 +17,11 @@ import (
 	"time"
 )
 
-const lifetime = 365 * 24 * time.Hour
+const (
+	lifetime = 365 * 24 * time.Hour
+	// backdated: a host's clock may be set back by hours, when a machine wakes up or learns its time zone.
+	backdated = 24 * time.Hour
+)
 
 // Pair is a certificate with its key.
 type Pair struct {
@@ -71,7 +75,7 @@ func base(name string, groups []string, now time.Time) (*x509.Certificate, error
 	return &x509.Certificate{
 		SerialNumber: serial,
 		Subject:      pkix.Name{CommonName: name, Organization: groups},
-		NotBefore:    now.Add(-5 * time.Minute), // the host's clock may be a little behind
+		NotBefore:    now.Add(-backdated),
 		NotAfter:     now.Add(lifetime),
 	}, nil
 }

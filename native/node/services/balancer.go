@@ -53,16 +53,17 @@ func (b *balancer) has(endpoint netip.AddrPort) bool {
 	return found
 }
 
-// pick chooses an endpoint that is not among those that failed already.
-func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (netip.AddrPort, bool) {
+// pick chooses an endpoint that is not among those that failed already. left is how many of those there are.
+func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint netip.AddrPort, left int, found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := b.now()
+	left = max(1, len(b.endpoints)-len(failed)) // of failed some may have gone meanwhile
 	if b.affinity > 0 {
 		s, found := b.sessions[client]
 		if found && now.Sub(s.used) <= b.affinity && !slices.Contains(failed, s.endpoint) {
 			b.sessions[client] = session{s.endpoint, now}
-			return s.endpoint, true
+			return s.endpoint, left, true
 		}
 	}
 	for range b.endpoints {
@@ -75,9 +76,9 @@ func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (netip.AddrP
 			b.purge(now)
 			b.sessions[client] = session{endpoint, now}
 		}
-		return endpoint, true
+		return endpoint, left, true
 	}
-	return netip.AddrPort{}, false
+	return netip.AddrPort{}, 0, false
 }
 
 // purge drops outdated sessions each time their number has doubled, which

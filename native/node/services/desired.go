@@ -2,9 +2,11 @@ package services
 
 import (
 	"cmp"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,17 +29,41 @@ type rule struct {
 }
 
 // state is what a set of API objects asks of the node. Addresses are those to
-// put on lo: also those of services without endpoints, so that the node
-// refuses their traffic instead of routing it.
+// put on the device: also those of services without endpoints, so that the node
+// refuses their traffic instead of routing it. Refused has a sentence for each
+// wish that is not met. All are sorted.
 type state struct {
 	Addresses []netip.Addr
 	Rules     []rule
+	Refused   []string
 }
 
-// desired computes the state. nodeAddresses are the node's own; node ports are
-// served on each of them. Rules come sorted by name: where two ask for the
-// same frontend, the first has it.
-func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts []hostPorts, nodeAddresses []netip.Addr) state {
+// Node is the node that Services are served on.
+type Node struct {
+	Name      string
+	Addresses []netip.Addr     // its own: node ports and host ports are served on each of them
+	Ranges    []netip.Prefix   // of pods and Services: no other Service's or pod's address may be claimed
+	Ports     []uint16         // TCP ports of its own addresses that the node itself has
+	Taken     []netip.AddrPort // TCP places on addresses of Services that the node itself serves
+}
+
+// kinds of claims on a frontend: where two claim the same, the lower kind has it, whatever their names.
+const (
+	ofCluster = iota
+	ofNodePort
+	ofExternal
+	ofHostPort
+)
+
+// claim is a rule's wish for a frontend.
+type claim struct {
+	kind  int
+	rule  string
+	place frontend
+}
+
+// desired computes the state.
+func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts []hostPorts, node Node) state {
 	byService := map[string][]*discovery.EndpointSlice{}
 	for _, slice := range endpoints {
 		if slice.AddressType == discovery.AddressTypeIPv4 {
@@ -45,34 +71,145 @@ func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts 
 			byService[key] = append(byService[key], slice)
 		}
 	}
-	var want state
+	want := &wishes{node: node}
 	for _, service := range all {
-		addresses := serviceAddresses(service)
-		if len(addresses) == 0 {
-			continue
-		}
-		for _, address := range addresses {
-			if !slices.Contains(nodeAddresses, address) {
-				want.Addresses = append(want.Addresses, address)
-			}
-		}
-		key := service.Namespace + "/" + service.Name
-		for _, port := range service.Spec.Ports {
-			want.Rules = append(want.Rules, serviceRule(service, port, addresses, byService[key], nodeAddresses))
-		}
+		want.service(service, byService[service.Namespace+"/"+service.Name])
 	}
 	for _, pod := range hostPorts {
-		want.Rules = append(want.Rules, pod.rules(nodeAddresses)...)
+		want.hostPorts(pod)
 	}
+	return want.settle()
+}
+
+// wishes collects what is asked for, before it is known who has what.
+type wishes struct {
+	node   Node
+	state  state
+	claims []claim
+}
+
+func (w *wishes) refuse(format string, words ...any) {
+	w.state.Refused = append(w.state.Refused, fmt.Sprintf(format, words...))
+}
+
+// service asks for all that one Service asks for.
+func (w *wishes) service(service *v1.Service, endpoints []*discovery.EndpointSlice) {
+	addresses := clusterAddresses(service)
+	if len(addresses) == 0 {
+		return
+	}
+	external := w.externalAddresses(service)
+	for _, address := range slices.Concat(addresses, external) {
+		if !slices.Contains(w.node.Addresses, address) {
+			w.state.Addresses = append(w.state.Addresses, address)
+		}
+	}
+	for _, port := range service.Spec.Ports {
+		w.port(service, port, addresses, external, endpoints)
+	}
+}
+
+// port makes one rule of a port, or two where traffic from outside goes to other endpoints than traffic from inside.
+func (w *wishes) port(service *v1.Service, port v1.ServicePort, addresses, external []netip.Addr, all []*discovery.EndpointSlice) {
+	protocol := cmp.Or(port.Protocol, v1.ProtocolTCP)
+	name := service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol)
+	local := func(only bool) []netip.AddrPort {
+		if !only {
+			return readyEndpoints(all, port.Name, protocol, "")
+		}
+		return readyEndpoints(all, port.Name, protocol, w.node.Name)
+	}
+	inside := local(service.Spec.InternalTrafficPolicy != nil && *service.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal)
+	outside := local(service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal)
+	other := name
+	if !slices.Equal(inside, outside) && (port.NodePort > 0 || len(external) > 0) {
+		other += " from outside"
+		w.rule(other, outside, affinity(service))
+	}
+	w.rule(name, inside, affinity(service))
+	for _, address := range addresses {
+		w.claim(ofCluster, name, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
+	}
+	for _, address := range external {
+		w.claim(ofExternal, other, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
+	}
+	if port.NodePort > 0 {
+		for _, address := range w.node.Addresses {
+			w.claim(ofNodePort, other, frontend{protocol, netip.AddrPortFrom(address, uint16(port.NodePort))})
+		}
+	}
+}
+
+// hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod.
+func (w *wishes) hostPorts(pod hostPorts) {
+	for _, m := range pod.Mappings {
+		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
+		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
+		addresses := w.node.Addresses
+		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
+			if err != nil || !slices.Contains(w.node.Addresses, address) {
+				w.refuse("%s: %s is no address of the node", name, m.HostIP)
+				continue
+			}
+			addresses = []netip.Addr{address}
+		}
+		w.rule(name, []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}, 0)
+		for _, address := range addresses {
+			w.claim(ofHostPort, name, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
+		}
+	}
+}
+
+func (w *wishes) rule(name string, endpoints []netip.AddrPort, affinity time.Duration) {
+	w.state.Rules = append(w.state.Rules, rule{Name: name, Endpoints: endpoints, Affinity: affinity})
+}
+
+// claim leaves out what the node itself serves.
+func (w *wishes) claim(kind int, rule string, place frontend) {
+	if place.Protocol == v1.ProtocolTCP {
+		if slices.Contains(w.node.Taken, place.Address) {
+			return
+		}
+		if slices.Contains(w.node.Addresses, place.Address.Addr()) && slices.Contains(w.node.Ports, place.Address.Port()) {
+			w.refuse("%s: %s is the node's own", rule, place.Address)
+			return
+		}
+	}
+	w.claims = append(w.claims, claim{kind, rule, place})
+}
+
+// settle gives each place to the first that claims it: by kind, then by name.
+func (w *wishes) settle() state {
+	want := &w.state
 	slices.SortFunc(want.Addresses, netip.Addr.Compare)
 	want.Addresses = slices.Compact(want.Addresses)
 	slices.SortFunc(want.Rules, func(a, b rule) int { return cmp.Compare(a.Name, b.Name) })
-	return want
+	byName := make(map[string]int, len(want.Rules))
+	for i, each := range want.Rules {
+		byName[each.Name] = i
+	}
+	slices.SortStableFunc(w.claims, func(a, b claim) int {
+		return cmp.Or(cmp.Compare(a.kind, b.kind), cmp.Compare(a.rule, b.rule))
+	})
+	owners := make(map[frontend]string, len(w.claims))
+	for _, each := range w.claims {
+		if first, taken := owners[each.place]; taken {
+			if first != each.rule {
+				w.refuse("%s: %s is served for %s", each.rule, each.place.Address, first)
+			}
+			continue
+		}
+		owners[each.place] = each.rule
+		rule := &want.Rules[byName[each.rule]]
+		rule.Frontends = append(rule.Frontends, each.place)
+	}
+	slices.Sort(want.Refused)
+	return *want
 }
 
-// serviceAddresses gives the IPv4 addresses of a Service: none for a headless
-// one and for an external name.
-func serviceAddresses(service *v1.Service) []netip.Addr {
+// clusterAddresses gives the IPv4 addresses that the API server gave a Service:
+// none for a headless one and for an external name.
+func clusterAddresses(service *v1.Service) []netip.Addr {
 	if service.Spec.Type == v1.ServiceTypeExternalName {
 		return nil
 	}
@@ -80,31 +217,32 @@ func serviceAddresses(service *v1.Service) []netip.Addr {
 	if len(texts) == 0 {
 		texts = []string{service.Spec.ClusterIP}
 	}
+	return parse4(texts)
+}
+
+// externalAddresses gives those that a Service asks for itself. One of the pods' range or of the Services' is somebody
+// else's, now or later (CVE-2020-8554); only the node's own is not.
+func (w *wishes) externalAddresses(service *v1.Service) []netip.Addr {
+	var allowed []netip.Addr
+	for _, address := range parse4(service.Spec.ExternalIPs) {
+		foreign := slices.ContainsFunc(w.node.Ranges, func(each netip.Prefix) bool { return each.Contains(address) })
+		if foreign && !slices.Contains(w.node.Addresses, address) && !slices.Contains(clusterAddresses(service), address) {
+			w.refuse("%s/%s: external address %s is of a range of the cluster", service.Namespace, service.Name, address)
+			continue
+		}
+		allowed = append(allowed, address)
+	}
+	return allowed
+}
+
+func parse4(texts []string) []netip.Addr {
 	var addresses []netip.Addr
-	for _, text := range slices.Concat(texts, service.Spec.ExternalIPs) {
+	for _, text := range texts {
 		if address, err := netip.ParseAddr(text); err == nil && address.Is4() {
 			addresses = append(addresses, address)
 		}
 	}
 	return addresses
-}
-
-func serviceRule(service *v1.Service, port v1.ServicePort, addresses []netip.Addr, endpoints []*discovery.EndpointSlice, nodeAddresses []netip.Addr) rule {
-	protocol := cmp.Or(port.Protocol, v1.ProtocolTCP)
-	r := rule{
-		Name:      service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol),
-		Endpoints: readyEndpoints(endpoints, port.Name, protocol),
-		Affinity:  affinity(service),
-	}
-	for _, address := range addresses {
-		r.Frontends = append(r.Frontends, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
-	}
-	if port.NodePort > 0 {
-		for _, address := range nodeAddresses {
-			r.Frontends = append(r.Frontends, frontend{protocol, netip.AddrPortFrom(address, uint16(port.NodePort))})
-		}
-	}
-	return r
 }
 
 func affinity(service *v1.Service) time.Duration {
@@ -121,7 +259,8 @@ func affinity(service *v1.Service) time.Duration {
 // readyEndpoints gives the sorted endpoints of a port: the ready ones or, when
 // there are none, those that still serve while they terminate (KEP-1669).
 // For a Service with publishNotReadyAddresses the slices say ready already.
-func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol v1.Protocol) []netip.AddrPort {
+// With a node's name only those on that node count, as kube-proxy's do.
+func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol v1.Protocol, node string) []netip.AddrPort {
 	var ready, terminating []netip.AddrPort
 	for _, slice := range endpoints {
 		port, found := slicePort(slice, name, protocol)
@@ -129,6 +268,9 @@ func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol 
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {
+			if node != "" && (endpoint.NodeName == nil || *endpoint.NodeName != node) {
+				continue
+			}
 			target := &terminating
 			if isTrue(endpoint.Conditions.Ready, true) {
 				target = &ready

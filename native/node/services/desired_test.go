@@ -47,7 +47,7 @@ func withConditions(address string, ready, serving, terminating bool) discovery.
 	}
 }
 
-func places(protocol v1.Protocol, texts ...string) []frontend {
+func at(protocol v1.Protocol, texts ...string) []frontend {
 	var list []frontend
 	for _, text := range texts {
 		list = append(list, frontend{protocol, netip.MustParseAddrPort(text)})
@@ -63,12 +63,18 @@ func targets(texts ...string) []netip.AddrPort {
 	return list
 }
 
-var testNode = []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("127.0.0.1")}
+var testNode = Node{
+	Name:      "runsc",
+	Addresses: []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("127.0.0.1")},
+	Ranges:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.96.0.0/16")},
+	Ports:     []uint16{6443, 10250},
+	Taken:     []netip.AddrPort{netip.MustParseAddrPort("10.96.0.1:443")},
+}
 
 func TestDesired(t *testing.T) {
 	web := rule{
 		Name:      "default/web:80/TCP",
-		Frontends: places(v1.ProtocolTCP, "10.96.0.7:80"),
+		Frontends: at(v1.ProtocolTCP, "10.96.0.7:80"),
 		Endpoints: targets("10.88.0.2:8080"),
 	}
 	slice := testSlice(v1.ProtocolTCP, 8080, endpoint("10.88.0.2"))
@@ -86,13 +92,13 @@ func TestDesired(t *testing.T) {
 			"external address and one of the node",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1", "10.88.0.1"} }),
 			slice, []string{"10.96.0.7", "192.0.2.1"},
-			[]rule{{web.Name, places(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0}},
 		},
 		{
 			"node port",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.Ports[0].NodePort = 30080 }),
 			slice, []string{"10.96.0.7"},
-			[]rule{{web.Name, places(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0}},
 		},
 		{
 			"affinity with the default time",
@@ -150,8 +156,8 @@ func TestNamedPortsOfSeveralSlices(t *testing.T) {
 	all := []*discovery.EndpointSlice{slice("10.88.0.3", 8081, 9091), slice("10.88.0.2", 8080, 9090)}
 	got := desired([]*v1.Service{service}, all, nil, testNode)
 	want := []rule{
-		{"default/web:80/TCP", places(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0},
-		{"default/web:90/TCP", places(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0},
+		{"default/web:80/TCP", at(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0},
+		{"default/web:90/TCP", at(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0},
 	}
 	if !reflect.DeepEqual(got.Rules, want) {
 		t.Errorf("rules\n%+v, want\n%+v", got.Rules, want)
@@ -166,17 +172,17 @@ func TestBalancer(t *testing.T) {
 	picks := func(want ...netip.AddrPort) {
 		t.Helper()
 		for _, w := range want {
-			if got, _ := b.pick(client, nil); got != w {
+			if got, _, _ := b.pick(client, nil); got != w {
 				t.Fatalf("picked %s, want %s", got, w)
 			}
 		}
 	}
-	if _, found := b.pick(client, nil); found {
+	if _, _, found := b.pick(client, nil); found {
 		t.Fatal("picked from nothing")
 	}
 	b.update([]netip.AddrPort{first, second}, 0)
 	picks(first, second, first)
-	if got, _ := b.pick(client, []netip.AddrPort{second}); got != first {
+	if got, _, _ := b.pick(client, []netip.AddrPort{second}); got != first {
 		t.Fatalf("picked %s, which had failed", got)
 	}
 	b.update([]netip.AddrPort{first, second}, time.Minute)

@@ -39,12 +39,12 @@ func start(t *testing.T, edits ...func(*proxy)) *fixture {
 	ctx, cancel := context.WithCancel(t.Context())
 	f := &fixture{t: t, client: fake.NewClientset(), folder: t.TempDir()}
 	table := newTable(noAddresses{})
-	table.udpIdle = 300 * time.Millisecond
+	table.flows = newFlows(maxFlows, 300*time.Millisecond)
 	ready := make(chan struct{})
 	p := &proxy{
 		table:          table,
 		hostPortFolder: f.folder,
-		nodeAddresses:  []netip.Addr{netip.MustParseAddr("127.88.0.1")},
+		node:           Node{Name: "runsc", Addresses: []netip.Addr{netip.MustParseAddr("127.88.0.1")}},
 		ready:          func() { close(ready) },
 	}
 	for _, edit := range edits {

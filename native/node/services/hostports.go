@@ -9,10 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
-
-	v1 "k8s.io/api/core/v1"
 )
 
 // hostPorts is one file that the CNI plugin podnet writes for a pod with host
@@ -26,26 +22,6 @@ type hostPorts struct {
 		Protocol      string `json:"protocol"`
 		HostIP        string `json:"hostIP"`
 	} `json:"mappings"`
-}
-
-func (p hostPorts) rules(nodeAddresses []netip.Addr) []rule {
-	rules := make([]rule, 0, len(p.Mappings))
-	for _, m := range p.Mappings {
-		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
-		r := rule{
-			Name:      "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + p.ContainerID,
-			Endpoints: []netip.AddrPort{netip.AddrPortFrom(p.Address, m.ContainerPort)},
-		}
-		addresses := nodeAddresses
-		if address, err := netip.ParseAddr(m.HostIP); err == nil && !address.IsUnspecified() {
-			addresses = []netip.Addr{address}
-		}
-		for _, address := range addresses {
-			r.Frontends = append(r.Frontends, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
-		}
-		rules = append(rules, r)
-	}
-	return rules
 }
 
 // readHostPorts reads every file of the folder, sorted by name. A file that is

@@ -21,6 +21,8 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
+
+	"sandkube/node/fixes"
 )
 
 // TestPods joins the proxy to pods that the CNI plugin connected, with real
@@ -47,7 +49,7 @@ func TestPods(t *testing.T) {
 		t.Cleanup(owner.Close)
 		p.table.owner = owner
 		p.hostPortFolder = hostPortFolder
-		p.nodeAddresses = []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("127.0.0.1")}
+		p.node.Addresses = []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("127.0.0.1")}
 	})
 	server.do(func() {
 		serveTCP(t, server.address, func(conn *net.TCPConn) {
@@ -211,7 +213,11 @@ func newPod(t *testing.T, name string, hostPort int) pod {
 // cni calls the plugin the way that libcni does.
 func (p pod) cni(t *testing.T, command string, hostPort int) []byte {
 	t.Helper()
-	data, err := os.ReadFile(os.Getenv("CNI_CONF"))
+	path := filepath.Join(t.TempDir(), "conf")
+	if err := (fixes.Plan{}).Render(os.Getenv("CNI_CONF"), path); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -21,6 +22,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
+
+	"sandkube/node/cluster"
 )
 
 const hostPortFolder = "/run/sandkube/hostports"
@@ -29,10 +32,23 @@ const hostPortFolder = "/run/sandkube/hostports"
 // headless services.
 const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessService
 
+// coalesce is the least time between two looks at all Services: a burst of changes is one.
+const coalesce = 50 * time.Millisecond
+
+// On is the node of a cluster.
+func On(c cluster.Cluster) Node {
+	return Node{
+		Name:      c.NodeName,
+		Addresses: []netip.Addr{c.NodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+		Ranges:    []netip.Prefix{c.Pods, c.Services},
+		Ports:     []uint16{c.APIPort, c.KubeletPort},
+	}
+}
+
 // Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network
-// stack. nodeAddress is the node's own: node ports are served on it and on 127.0.0.1. ready is called once, when
-// everything that the API held at the start is being served.
-func Run(ctx context.Context, config *rest.Config, device string, nodeAddress netip.Addr, ready func()) error {
+// stack. Node ports are served on the node's addresses. ready is called once, when everything that the API held at the
+// start is being served.
+func Run(ctx context.Context, config *rest.Config, device string, node Node, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
@@ -47,12 +63,7 @@ func Run(ctx context.Context, config *rest.Config, device string, nodeAddress ne
 	if err := os.MkdirAll(hostPortFolder, 0o700); err != nil {
 		return err
 	}
-	p := &proxy{
-		table:          newTable(owner),
-		hostPortFolder: hostPortFolder,
-		nodeAddresses:  []netip.Addr{nodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
-		ready:          ready,
-	}
+	p := &proxy{table: newTable(owner), hostPortFolder: hostPortFolder, node: node, ready: ready}
 	return p.run(ctx, client)
 }
 
@@ -60,8 +71,9 @@ func Run(ctx context.Context, config *rest.Config, device string, nodeAddress ne
 type proxy struct {
 	table          *table
 	hostPortFolder string
-	nodeAddresses  []netip.Addr
+	node           Node
 	ready          func()
+	refused        []string // what was said last
 
 	services  corelisters.ServiceLister
 	endpoints discoverylisters.EndpointSliceLister
@@ -130,6 +142,7 @@ func (p *proxy) serve(ctx context.Context, changed <-chan struct{}, watcher *fsn
 	logger := klog.FromContext(ctx)
 	backoff := flowcontrol.NewBackOff(100*time.Millisecond, 10*time.Second)
 	var again <-chan time.Time
+	var next time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -140,6 +153,9 @@ func (p *proxy) serve(ctx context.Context, changed <-chan struct{}, watcher *fsn
 			logger.Error(err, "Watching host ports")
 		case <-again:
 		}
+		// A change is acted upon at once, those that follow it after a pause, as one.
+		time.Sleep(time.Until(next))
+		next = time.Now().Add(coalesce)
 		if err := p.sync(ctx); err != nil {
 			backoff.Next("sync", time.Now())
 			again = time.After(backoff.Get("sync"))
@@ -149,6 +165,16 @@ func (p *proxy) serve(ctx context.Context, changed <-chan struct{}, watcher *fsn
 		backoff.Reset("sync")
 		again = nil
 	}
+}
+
+// say logs what is refused now and was not before: the same sentences come with every look.
+func (p *proxy) say(ctx context.Context, refused []string) {
+	for _, each := range refused {
+		if _, known := slices.BinarySearch(p.refused, each); !known {
+			klog.FromContext(ctx).Info("Not served", "why", each)
+		}
+	}
+	p.refused = refused
 }
 
 func (p *proxy) sync(ctx context.Context) error {
@@ -161,7 +187,9 @@ func (p *proxy) sync(ctx context.Context) error {
 		return err
 	}
 	pods, err := readHostPorts(p.hostPortFolder)
-	err = errors.Join(err, p.table.apply(ctx, desired(all, endpoints, pods, p.nodeAddresses)))
+	want := desired(all, endpoints, pods, p.node)
+	p.say(ctx, want.Refused)
+	err = errors.Join(err, p.table.apply(ctx, want))
 	if p.ready != nil {
 		p.ready()
 		p.ready = nil

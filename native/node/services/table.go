@@ -10,7 +10,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/klog/v2"
 )
 
 // addressOwner puts addresses on the node and takes them away again.
@@ -19,7 +18,7 @@ type addressOwner interface {
 	Remove(netip.Addr) error
 }
 
-// listener serves one frontend; use switches it to another rule's endpoints.
+// listener serves one frontend; use switches it to a rule's endpoints, and is called after each change of them.
 type listener interface {
 	io.Closer
 	use(*balancer)
@@ -28,7 +27,8 @@ type listener interface {
 // table holds what is being served now. Only one goroutine calls apply.
 type table struct {
 	owner     addressOwner
-	udpIdle   time.Duration
+	flows     *flows
+	places    *places
 	balancers map[string]*balancer
 	listeners map[frontend]listener
 	addresses map[netip.Addr]bool
@@ -38,7 +38,8 @@ type table struct {
 func newTable(owner addressOwner) *table {
 	return &table{
 		owner:     owner,
-		udpIdle:   udpIdle,
+		flows:     newFlows(maxFlows, udpIdle),
+		places:    newPlaces(maxConnections, maxOfClient),
 		balancers: map[string]*balancer{},
 		listeners: map[frontend]listener{},
 		addresses: map[netip.Addr]bool{},
@@ -62,7 +63,7 @@ func (t *table) apply(ctx context.Context, want state) error {
 		}
 		t.addresses[address] = true
 	}
-	serving := t.balance(ctx, want.Rules)
+	serving := t.balance(want.Rules)
 	for place, l := range t.listeners {
 		if serving[place] == nil {
 			l.Close()
@@ -89,9 +90,8 @@ func (t *table) apply(ctx context.Context, want state) error {
 
 // balance updates the endpoints of each rule and returns who serves which
 // frontend. Rules without endpoints serve none.
-func (t *table) balance(ctx context.Context, rules []rule) map[frontend]*balancer {
+func (t *table) balance(rules []rule) map[frontend]*balancer {
 	serving := map[frontend]*balancer{}
-	owners := map[frontend]string{}
 	balancers := map[string]*balancer{}
 	for _, r := range rules {
 		b := t.balancers[r.Name]
@@ -101,11 +101,6 @@ func (t *table) balance(ctx context.Context, rules []rule) map[frontend]*balance
 		b.update(r.Endpoints, r.Affinity)
 		balancers[r.Name] = b
 		for _, place := range r.Frontends {
-			if first, taken := owners[place]; taken {
-				klog.FromContext(ctx).Info("Address is served already", "address", place.Address, "by", first, "not", r.Name)
-				continue
-			}
-			owners[place] = r.Name
 			if len(r.Endpoints) > 0 {
 				serving[place] = b
 			}
@@ -124,9 +119,9 @@ func (t *table) listen(ctx context.Context, place frontend, b *balancer) error {
 	var err error
 	switch place.Protocol {
 	case v1.ProtocolTCP:
-		l, err = listenTCP(ctx, place.Address, b, &t.open)
+		l, err = listenTCP(ctx, place.Address, b, t.places, &t.open)
 	case v1.ProtocolUDP:
-		l, err = listenUDP(ctx, place.Address, b, t.udpIdle, &t.open)
+		l, err = listenUDP(ctx, place.Address, b, t.flows, &t.open)
 	default:
 		return nil
 	}
@@ -144,6 +139,7 @@ func (t *table) close() error {
 		l.Close()
 		delete(t.listeners, place)
 	}
+	t.flows.close()
 	t.open.Wait()
 	var problems []error
 	for address := range t.addresses {

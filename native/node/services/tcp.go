@@ -10,12 +10,20 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
+// dialTimeout is for all endpoints of a connection together; leastTry is what each is given at least. Tests wait for less.
+var (
+	dialTimeout = 10 * time.Second
+	leastTry    = 2 * time.Second
+)
+
 const (
-	dialTimeout    = 10 * time.Second
 	maxAcceptPause = time.Second
+	// lookAfter is when a client is watched that waits for an endpoint; in the sandbox most answer in a millisecond.
+	lookAfter = 50 * time.Millisecond
 )
 
 // tcpListener forwards the connections to one frontend. Closing it leaves
@@ -24,16 +32,17 @@ const (
 type tcpListener struct {
 	listener *net.TCPListener
 	balancer atomic.Pointer[balancer]
+	places   *places
 }
 
 // listenTCP serves until the listener is closed or ctx ends. Connections that
 // it accepted belong to open.
-func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, open *sync.WaitGroup) (*tcpListener, error) {
+func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, places *places, open *sync.WaitGroup) (*tcpListener, error) {
 	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
-	l := &tcpListener{listener: listener}
+	l := &tcpListener{listener: listener, places: places}
 	l.balancer.Store(b)
 	open.Go(func() { l.serve(ctx, open) })
 	return l, nil
@@ -44,7 +53,7 @@ func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, open *s
 func Forward(ctx context.Context, listener *net.TCPListener, to netip.AddrPort) {
 	b := newBalancer(time.Now)
 	b.update([]netip.AddrPort{to}, 0)
-	l := &tcpListener{listener: listener}
+	l := &tcpListener{listener: listener, places: newPlaces(maxConnections, maxConnections)}
 	l.balancer.Store(b)
 	var open sync.WaitGroup
 	l.serve(ctx, &open)
@@ -80,7 +89,14 @@ func (l *tcpListener) serve(ctx context.Context, open *sync.WaitGroup) {
 }
 
 func (l *tcpListener) forward(ctx context.Context, client *net.TCPConn) {
-	backend := l.dial(ctx, client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr())
+	from := client.RemoteAddr().(*net.TCPAddr).AddrPort().Addr()
+	if !l.places.take(from) {
+		klog.FromContext(ctx).V(2).Info("Too many connections", "service", l.listener.Addr(), "client", from)
+		abort(client)
+		return
+	}
+	defer l.places.leave(from)
+	backend := l.dial(ctx, client, from)
 	if backend == nil {
 		abort(client)
 		return
@@ -93,16 +109,20 @@ func (l *tcpListener) forward(ctx context.Context, client *net.TCPConn) {
 	relay(client, backend)
 }
 
-// dial tries the endpoints until one accepts.
-func (l *tcpListener) dial(ctx context.Context, client netip.Addr) *net.TCPConn {
+// dial tries the endpoints until one accepts, the time is up or the client has gone.
+func (l *tcpListener) dial(ctx context.Context, client *net.TCPConn, from netip.Addr) *net.TCPConn {
+	deadline := time.Now().Add(dialTimeout)
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	defer watch(client, cancel)()
 	b := l.balancer.Load()
-	dialer := net.Dialer{Timeout: dialTimeout}
 	var failed []netip.AddrPort
 	for ctx.Err() == nil {
-		endpoint, found := b.pick(client, failed)
+		endpoint, left, found := b.pick(from, failed)
 		if !found {
 			return nil
 		}
+		dialer := net.Dialer{Timeout: max(leastTry, time.Until(deadline)/time.Duration(left))}
 		conn, err := dialer.DialContext(ctx, "tcp4", endpoint.String())
 		if err == nil {
 			return conn.(*net.TCPConn)
@@ -111,6 +131,37 @@ func (l *tcpListener) dial(ctx context.Context, client netip.Addr) *net.TCPConn 
 		failed = append(failed, endpoint)
 	}
 	return nil
+}
+
+// watch calls gone when a client resets its connection; the function that it returns ends that. A client that only has
+// no more to say has not gone: it may wait for an answer.
+func watch(client *net.TCPConn, gone func()) (stop func()) {
+	done := make(chan struct{})
+	timer := time.AfterFunc(lookAfter, func() {
+		defer close(done)
+		raw, err := client.SyscallConn()
+		if err != nil {
+			return
+		}
+		// What comes meanwhile is left where it is: each event is a new look.
+		_ = raw.Read(func(descriptor uintptr) bool {
+			state := []unix.PollFd{{Fd: int32(descriptor)}} // POLLERR and POLLHUP need not be asked for
+			ready, err := unix.Poll(state, 0)
+			if err != nil || ready == 0 {
+				return false
+			}
+			gone()
+			return true
+		})
+	})
+	return func() {
+		if timer.Stop() {
+			return
+		}
+		_ = client.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		_ = client.SetReadDeadline(time.Time{})
+	}
 }
 
 // relay copies both ways until both sides have finished. The end of one

@@ -12,163 +12,126 @@ import (
 	"k8s.io/klog/v2"
 )
 
-const (
-	// udpIdle is how long a flow without packets lives: Linux' conntrack has 30 s
-	// for a question and its answer, 120 s for a stream.
-	udpIdle = 60 * time.Second
-	// maxFlows bounds the sockets of one frontend.
-	maxFlows   = 8192
-	maxPacket  = 64 << 10
-	udpBuffers = 1 << 20
-)
+// udpBuffers is a wish; the system's limit holds.
+const udpBuffers = 1 << 20
 
 // udpListener forwards the packets to one frontend. Each client address has a
 // flow: a socket connected to one endpoint, whose answers go out through the
 // listening socket and so come from the service's address.
 type udpListener struct {
 	conn     *net.UDPConn
-	idle     time.Duration
 	balancer atomic.Pointer[balancer]
-
-	mu    sync.Mutex
-	flows map[netip.AddrPort]*flow
+	flows    *flows
+	own      *frontendFlows
 }
 
-type flow struct {
-	conn     *net.UDPConn
-	endpoint netip.AddrPort
-	used     atomic.Int64 // Unix nanoseconds of the client's latest packet
-}
-
-func listenUDP(ctx context.Context, address netip.AddrPort, b *balancer, idle time.Duration, open *sync.WaitGroup) (*udpListener, error) {
+func listenUDP(ctx context.Context, address netip.AddrPort, b *balancer, all *flows, open *sync.WaitGroup) (*udpListener, error) {
 	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
-	// A larger buffer is a wish; the system's limit holds.
 	_ = conn.SetReadBuffer(udpBuffers)
-	l := &udpListener{conn: conn, idle: idle, flows: map[netip.AddrPort]*flow{}}
+	l := &udpListener{conn: conn, flows: all, own: all.register()}
 	l.balancer.Store(b)
 	open.Go(func() { l.serve(ctx, open) })
 	return l, nil
 }
 
-func (l *udpListener) use(b *balancer) { l.balancer.Store(b) }
+// use also ends the flows to endpoints that are gone, so that no answer of theirs passes any more.
+func (l *udpListener) use(b *balancer) {
+	l.balancer.Store(b)
+	l.flows.endUnless(l.own, func(f *flow) bool { return b.has(f.endpoint) })
+}
 
 // Close ends the flows too: their answers have no address left to come from.
 func (l *udpListener) Close() error { return l.conn.Close() }
 
 func (l *udpListener) serve(ctx context.Context, open *sync.WaitGroup) {
-	defer l.closeFlows()
-	buffer := make([]byte, maxPacket)
+	defer l.flows.unregister(l.own)
+	raw, err := l.conn.SyscallConn()
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot serve", "address", l.conn.LocalAddr())
+		return
+	}
+	var pause time.Duration
 	for {
-		n, client, err := l.conn.ReadFromUDPAddrPort(buffer)
+		packet, err := receive(raw)
+		if err == nil {
+			pause = 0
+			l.pass(ctx, packet, open)
+			packet.done()
+			continue
+		}
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
-		if err != nil {
-			// A pending ICMP error of an earlier answer; reading has cleared it.
-			continue
+		// Mostly the ICMP error of an earlier answer, which reading has cleared. One that stays must not be a loop.
+		pause = min(2*pause+time.Millisecond, maxAcceptPause)
+		if pause > 100*time.Millisecond {
+			klog.FromContext(ctx).Error(err, "Cannot receive", "address", l.conn.LocalAddr(), "pause", pause)
 		}
-		f := l.flow(ctx, client, open)
-		if f == nil {
-			continue
-		}
-		f.used.Store(time.Now().UnixNano())
-		if _, err := f.conn.Write(buffer[:n]); err != nil {
-			// The endpoint refused an earlier packet; this one goes to another try.
-			l.drop(client, f)
-			if f = l.flow(ctx, client, open); f != nil {
-				_, _ = f.conn.Write(buffer[:n])
-			}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return
 		}
 	}
 }
 
-// flow returns the client's flow, a new one when there is none or its endpoint
-// is no longer one of the service's. Nil means that the packet is dropped.
+// pass sends a client's packet to the endpoint of its flow. A packet that cannot be passed on is dropped.
+func (l *udpListener) pass(ctx context.Context, p packet, open *sync.WaitGroup) {
+	for range 2 {
+		f := l.flow(ctx, p.from, open)
+		if f == nil {
+			return
+		}
+		if _, err := f.conn.Write(p.data); err == nil {
+			return
+		}
+		// The endpoint refused an earlier packet; this one gets another try.
+		l.flows.end(f)
+	}
+}
+
+// flow returns the client's flow, a new one when there is none.
 func (l *udpListener) flow(ctx context.Context, client netip.AddrPort, open *sync.WaitGroup) *flow {
 	b := l.balancer.Load()
-	l.mu.Lock()
-	f := l.flows[client]
-	l.mu.Unlock()
-	if f != nil {
+	if f := l.flows.find(l.own, client); f != nil {
 		if b.has(f.endpoint) {
 			return f
 		}
-		l.drop(client, f)
+		l.flows.end(f)
 	}
-	endpoint, found := b.pick(client.Addr(), nil)
+	endpoint, _, found := b.pick(client.Addr(), nil)
 	if !found {
 		return nil
 	}
 	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(endpoint))
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot open a flow", "service", l.conn.LocalAddr(), "endpoint", endpoint)
+		klog.FromContext(ctx).V(2).Info("Cannot open a flow", "service", l.conn.LocalAddr(), "endpoint", endpoint, "err", err)
 		return nil
 	}
-	f = &flow{conn: conn, endpoint: endpoint}
-	f.used.Store(time.Now().UnixNano())
-	l.add(client, f)
-	open.Go(func() { l.answer(client, f) })
+	f := &flow{conn: conn, client: client, endpoint: endpoint, of: l.own}
+	l.flows.add(f)
+	open.Go(func() { l.answer(f) })
 	return f
 }
 
-// add makes room where there is none by ending any one flow; its client's next
-// packet opens another.
-func (l *udpListener) add(client netip.AddrPort, f *flow) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.flows) >= maxFlows {
-		for other, victim := range l.flows {
-			victim.conn.Close()
-			delete(l.flows, other)
-			break
-		}
+// answer passes packets back until the flow is ended or its endpoint refuses.
+func (l *udpListener) answer(f *flow) {
+	defer l.flows.end(f)
+	raw, err := f.conn.SyscallConn()
+	if err != nil {
+		return
 	}
-	l.flows[client] = f
-}
-
-func (l *udpListener) drop(client netip.AddrPort, f *flow) {
-	f.conn.Close()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.flows[client] == f {
-		delete(l.flows, client)
-	}
-}
-
-func (l *udpListener) closeFlows() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for client, f := range l.flows {
-		f.conn.Close()
-		delete(l.flows, client)
-	}
-}
-
-// answer passes packets back until the flow was idle for long enough in both
-// directions, or its endpoint refused, or it was closed.
-func (l *udpListener) answer(client netip.AddrPort, f *flow) {
-	defer l.drop(client, f)
-	buffer := make([]byte, maxPacket)
-	deadline := time.Now().Add(l.idle)
 	for {
-		_ = f.conn.SetReadDeadline(deadline)
-		n, err := f.conn.Read(buffer)
-		var timeout net.Error
-		switch {
-		case err == nil:
-			// The client's socket may have gone; that is no end of the flow's.
-			_, _ = l.conn.WriteToUDPAddrPort(buffer[:n], client)
-			deadline = time.Now().Add(l.idle)
-		case errors.As(err, &timeout) && timeout.Timeout():
-			deadline = time.Unix(0, f.used.Load()).Add(l.idle)
-			if !time.Now().Before(deadline) {
-				return
-			}
-		default:
+		packet, err := receive(raw)
+		if err != nil {
 			return
 		}
+		l.flows.touch(f)
+		// The client's socket may have gone; that is no end of the flow's.
+		_, _ = l.conn.WriteToUDPAddrPort(packet.data, f.client)
+		packet.done()
 	}
 }

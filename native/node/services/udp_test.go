@@ -24,9 +24,13 @@ func askUDP(t *testing.T, conn net.Conn, text string) string {
 			return false
 		}
 		_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
-		n, err := conn.Read(buffer)
-		answer = string(buffer[:n])
-		return err == nil
+		for {
+			n, err := conn.Read(buffer)
+			answer = string(buffer[:n])
+			if err != nil || strings.HasSuffix(answer, ":"+text) { // others are to a packet that was sent again
+				return err == nil
+			}
+		}
 	})
 	return answer
 }

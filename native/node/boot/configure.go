@@ -1,0 +1,51 @@
+package boot
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"sandkube/node/fixes"
+)
+
+// Folders of templates, and of what the node made of them: each has the same name there.
+const (
+	templates  = "/etc/sandkube"
+	configured = "/run/sandkube"
+)
+
+// Configure fills in all templates and makes a machine id: this machine is a new one at each boot. Files of /etc that
+// depend on the cluster are links to what it makes.
+func Configure(plan fixes.Plan) error {
+	if err := Render(plan, templates, configured); err != nil {
+		return err
+	}
+	return machineID(filepath.Join(configured, "machine-id"))
+}
+
+// Render fills in the templates of a folder, in another folder.
+func Render(plan fixes.Plan, source, target string) error {
+	return filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(source, path)
+		if err != nil {
+			return err
+		}
+		if entry.IsDir() {
+			return os.MkdirAll(filepath.Join(target, name), 0o700)
+		}
+		return plan.Render(path, filepath.Join(target, name))
+	})
+}
+
+// machineID writes one of machine-id(5): 32 lower-case hexadecimal digits, the form of a random UUID.
+func machineID(path string) error {
+	number := make([]byte, 16)
+	_, _ = rand.Read(number) // which never fails (Go 1.24)
+	number[6], number[8] = number[6]&0x0f|0x40, number[8]&0x3f|0x80
+	return os.WriteFile(path, []byte(hex.EncodeToString(number)+"\n"), 0o444)
+}

@@ -1,0 +1,22 @@
+package cluster
+
+import "testing"
+
+func TestDefaultIsOfAPiece(t *testing.T) {
+	c := Default
+	if !c.NodeAddress.Is4() || !c.NodeAddress.IsPrivate() || !c.Pods.Contains(c.NodeAddress) || c.Pods.Masked() != c.Pods {
+		t.Errorf("node %s, pods %s", c.NodeAddress, c.Pods)
+	}
+	if c.Services.Masked() != c.Services || c.Services.Overlaps(c.Pods) {
+		t.Errorf("Services %s, pods %s", c.Services, c.Pods)
+	}
+	if c.API != c.Services.Addr().Next() {
+		t.Errorf("the API server takes %s, not %s", c.Services.Addr().Next(), c.API)
+	}
+	if !c.Services.Contains(c.DNS) || c.DNS == c.API {
+		t.Errorf("DNS %s", c.DNS)
+	}
+	if c.Server() != "https://127.0.0.1:6443" {
+		t.Error(c.Server())
+	}
+}

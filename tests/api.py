@@ -1,0 +1,54 @@
+"""The API of a cluster over one connection, for what kubectl is too slow for."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+import tempfile
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sandkube.cluster.pod import Kubectl
+
+
+class Api:
+    """A client with the certificate of a kubeconfig; not for several threads."""
+
+    def __init__(self, kubectl: Kubectl) -> None:
+        view = json.loads(kubectl("config", "view", "--raw", "--output=json").stdout)
+        cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
+        address = urlsplit(cluster["server"])
+        assert address.hostname
+        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+        context = ssl.create_default_context(cadata=authority)
+        with tempfile.TemporaryDirectory() as name:
+            pair = [Path(name, each) for each in ("certificate", "key")]
+            for path, field in zip(pair, ("client-certificate-data", "client-key-data"), strict=True):
+                path.touch(mode=0o600)
+                path.write_bytes(base64.b64decode(user[field]))
+            context.load_cert_chain(*map(str, pair))
+        self._connection = http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=60)
+
+    def __call__(self, method: str, path: str, body: object = None) -> Any:
+        """What the API answers; a body of PATCH is a merge patch. Raises AssertionError if that is an error."""
+        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        data = None if body is None else json.dumps(body)
+        self._connection.request(method, path, data, {"Content-Type": kind})
+        answer = self._connection.getresponse()
+        said = answer.read()
+        assert 200 <= answer.status < 300, f"{method} {path}: {answer.status} {said.decode()}"
+        return json.loads(said)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+    def get_status(self, path: str) -> int:
+        """The status of a GET."""
+        self._connection.request("GET", path)
+        answer = self._connection.getresponse()
+        answer.read()
+        return answer.status
