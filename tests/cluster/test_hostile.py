@@ -125,6 +125,25 @@ def test_a_flood_of_packets(mine: Cluster) -> None:
     assert "10.96.0.1" in said
 
 
+def test_a_pod_that_fills_its_disk(mine: Cluster) -> None:
+    """Most of it is set aside and never touched, so it is no memory of this machine."""
+    fill = (
+        "free=$(df -k / | awk 'END {print $4}'); fallocate -l $(((free - 65536) * 1024)) /most; "
+        "dd if=/dev/zero of=/rest bs=1M count=256; df -k / | awk 'END {print $4}'"
+    )
+    create(mine, pod("full", ["sleep", "infinity"]))
+    mine.kubectl("wait", "pod", "full", "--for=condition=Ready", "--timeout=60s")
+    free = int(mine.kubectl("exec", "full", "--", "sh", "-c", fill).stdout.split()[-1])
+    assert free < 4096, "it has room left"
+    for number in range(30):  # more than the datastore had free inside of its file
+        data = {"text": "x" * 200_000}
+        create(mine, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"s-{number}"}, "stringData": data})
+    answers(mine)
+    mine.kubectl("delete", "pod", "full", "--wait")
+    create(mine, pod("after", ["true"], restartPolicy="Never"))
+    mine.kubectl("wait", "pod", "after", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
+
+
 def test_a_fork_bomb_ends_in_its_pod(mine: Cluster) -> None:
     create(mine, pod("bomb", ["sh", "-c", "b() { b | b & }; b; sleep 5; b; sleep 60"], restartPolicy="Never"))
     mine.kubectl("wait", "pod", "bomb", "--for=jsonpath={.status.containerStatuses[0].started}=true", "--timeout=60s")

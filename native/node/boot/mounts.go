@@ -25,8 +25,12 @@ var fresh = []struct {
 	{"/var/log", 0o755},
 }
 
-// state is the folder that keeps containers; it must be able to hold the upper layers of overlays.
-const state = "/var/lib"
+// state is the folder that keeps containers; it must be able to hold the upper layers of overlays. The cluster's own
+// is in a file system of its own where that is memory: a pod that fills its disk leaves the API its room.
+const (
+	state = "/var/lib"
+	own   = state + "/sandkube"
+)
 
 // Mounts makes the file systems that everything else needs.
 func Mounts(plan fixes.Plan) error {
@@ -37,7 +41,7 @@ func Mounts(plan fixes.Plan) error {
 		}
 	}
 	if plan.Used(fixes.OverlayRoot) == fixes.Tmpfs {
-		if err := tmpfs(state, 0o755); err != nil {
+		if err := errors.Join(tmpfs(state, 0o755), tmpfs(own, 0o700)); err != nil {
 			return err
 		}
 	} else if err := empty(state); err != nil {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
@@ -27,17 +30,39 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 		return err
 	}
 	account := &v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	_, err = client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Create(ctx, account, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+	err = created(ctx, func(ctx context.Context) error {
+		_, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Create(ctx, account, metav1.CreateOptions{})
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("service account default: %w", err)
 	}
 	bundle := &v1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"},
 		Data:       map[string]string{"ca.crt": string(authority)},
 	}
-	_, err = client.CoreV1().ConfigMaps(metav1.NamespaceDefault).Create(ctx, bundle, metav1.CreateOptions{})
-	if err != nil && !apierrors.IsAlreadyExists(err) {
+	err = created(ctx, func(ctx context.Context) error {
+		_, err := client.CoreV1().ConfigMaps(metav1.NamespaceDefault).Create(ctx, bundle, metav1.CreateOptions{})
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("config map kube-root-ca.crt: %w", err)
 	}
 	return nil
+}
+
+// created makes what may be there already. A server that has just started waits ten seconds for what its admission
+// plug-ins need, and refuses then (k8s.io/apiserver, pkg/admission/plugin/namespace/lifecycle); on a slow machine it is
+// asked again.
+func created(ctx context.Context, create func(context.Context) error) error {
+	return wait.PollUntilContextCancel(ctx, 200*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		err := create(ctx)
+		switch {
+		case err == nil, apierrors.IsAlreadyExists(err):
+			return true, nil
+		case apierrors.IsForbidden(err) && strings.Contains(err.Error(), "not yet ready to handle request"):
+			return false, nil
+		}
+		return false, err
+	})
 }
