@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -25,12 +26,16 @@ var fresh = []struct {
 	{"/var/log", 0o755},
 }
 
-// state is the folder that keeps containers; it must be able to hold the upper layers of overlays. The cluster's own
-// is in a file system of its own where that is memory: a pod that fills its disk leaves the API its room.
-const (
-	state = "/var/lib"
-	own   = state + "/sandkube"
-)
+// state is the folder that keeps containers; it must be able to hold the upper layers of overlays.
+const state = "/var/lib"
+
+// written are the folders that pods write into: layers of containers, and emptyDirs. Where state is memory, they are file
+// systems of their own, each of a quarter of it: a pod that fills its disk leaves the datastore, containerd and the kubelet
+// theirs, so that it can be ended.
+var written = []string{
+	state + "/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
+	state + "/kubelet/pods",
+}
 
 // Mounts makes the file systems that everything else needs.
 func Mounts(plan fixes.Plan) error {
@@ -41,7 +46,7 @@ func Mounts(plan fixes.Plan) error {
 		}
 	}
 	if plan.Used(fixes.OverlayRoot) == fixes.Tmpfs {
-		if err := errors.Join(tmpfs(state, 0o755), tmpfs(own, 0o700)); err != nil {
+		if err := memory(); err != nil {
 			return err
 		}
 	} else if err := empty(state); err != nil {
@@ -60,6 +65,24 @@ func Mounts(plan fixes.Plan) error {
 	return shareRoot()
 }
 
+// memory makes state, and what is in it, file systems in memory.
+func memory() error {
+	if err := tmpfs(state, 0o755); err != nil {
+		return err
+	}
+	var machine unix.Sysinfo_t
+	if err := unix.Sysinfo(&machine); err != nil {
+		return err
+	}
+	limit := fmt.Sprintf("size=%d", machine.Totalram*uint64(machine.Unit)/4)
+	for _, each := range written {
+		if err := tmpfs(each, 0o700, limit); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // empty removes what is in a folder: an earlier node in place may have left its containers there.
 func empty(folder string) error {
 	entries, err := os.ReadDir(folder)
@@ -73,11 +96,12 @@ func empty(folder string) error {
 	return errors.Join(all...)
 }
 
-func tmpfs(path string, mode os.FileMode) error {
+func tmpfs(path string, mode os.FileMode, more ...string) error {
 	if err := os.MkdirAll(path, 0o755); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", path, "tmpfs", 0, fmt.Sprintf("mode=%o", mode.Perm())); err != nil {
+	options := strings.Join(append([]string{fmt.Sprintf("mode=%o", mode.Perm())}, more...), ",")
+	if err := unix.Mount("tmpfs", path, "tmpfs", 0, options); err != nil {
 		return fmt.Errorf("mounting tmpfs on %s: %w", path, err)
 	}
 	return os.Chmod(path, mode)
