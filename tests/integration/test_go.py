@@ -32,8 +32,9 @@ LOADED = plan.load(ROOT)
 OURS = sorted(
     one.name
     for one in LOADED.recipes.values()
-    if isinstance(one.build, Go) and one.source and one.source.kind == "local"
+    if isinstance(one.build, Go) and one.source and one.source.kind == "local" and "." in one.build.packages
 )
+"""Recipes that build the program of a module; others build or test a part of it."""
 ELSEWHERE = {"TestPods"}
 """Tests that the build sandbox has no place for, each with a test of its own below."""
 
@@ -133,7 +134,7 @@ def test_the_proxy_with_pods_of_the_real_plugin(go: RunGo, result: Path, tmp_pat
     go("node", "test", ["-c", "-o", f"{OUT}/services.test", "./services"])
     environment = base_environment(tmp_path) | {
         "PODNET": str((result / "podnet/bin/podnet").resolve()),
-        "CNI_CONF": str(ROOT / "native/rootfs/etc/cni/net.d/10-podnet.conflist"),
+        "CNI_CONF": str(ROOT / "native/rootfs/etc/sandkube/cni/10-podnet.conflist"),
     }
     program = tmp_path / "out/services.test"
     inside = 'mount -t tmpfs none /run && exec "$0" -test.run=^TestPods$ -test.v -test.timeout=120s'
