@@ -97,6 +97,8 @@ def small(folder: Path, recipes: Mapping[str, str] = RECIPES, pins: Mapping[str,
     (folder / "recipes").mkdir()
     for name, text in recipes.items():
         (folder / "recipes" / f"{name}.toml").write_text(text)
+        if (patches := ROOT / "patches" / name).is_dir():  # the recipe may be one of this checkout
+            shutil.copytree(patches, folder / "patches" / name)
     home = folder.with_name(f"{folder.name}-home")
     home.mkdir()
     made = {
