@@ -17,7 +17,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"sandkube/node/boot"
-	"sandkube/node/components"
+	"sandkube/node/cluster"
 	"sandkube/node/services"
 )
 
@@ -30,7 +30,8 @@ type tenant struct {
 	kubeconfig *os.File     // gets the administrator's kubeconfig
 	outcome    *os.File     // gets one line, "ready" or "failed: …"
 	claim      net.Listener // held as long as this process lives
-	claimed    bool         // if not, nothing here is this node's to take away
+	cluster    cluster.Cluster
+	claimed    bool // if not, nothing here is this node's to take away
 }
 
 // settle makes this process the one that orphans below it are given to, and has SIGTERM and SIGINT end it cleanly.
@@ -44,7 +45,7 @@ func (n *node) settle(options options) error {
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("becoming a subreaper: %w", err)
 	}
-	n.tenant = &tenant{}
+	n.tenant = &tenant{cluster: n.cluster}
 	if kubeconfig >= 0 {
 		n.tenant.kubeconfig = os.NewFile(uintptr(kubeconfig), "kubeconfig")
 		unix.CloseOnExec(kubeconfig)
@@ -80,7 +81,7 @@ func (t *tenant) settle(options options) error {
 	if options.api >= 0 {
 		return nil // a network of its own
 	}
-	port, err := net.Listen("tcp4", strings.TrimPrefix(components.Server, "https://"))
+	port, err := net.Listen("tcp4", strings.TrimPrefix(t.cluster.Server(), "https://"))
 	if err != nil {
 		return err
 	}
@@ -96,7 +97,7 @@ func (n *node) forwardAPI(descriptor int) error {
 		return fmt.Errorf("the API's socket: %w", err)
 	}
 	_ = file.Close()
-	server := netip.MustParseAddrPort(strings.TrimPrefix(components.Server, "https://"))
+	server := netip.MustParseAddrPort(strings.TrimPrefix(n.cluster.Server(), "https://"))
 	go services.Forward(n.ctx, listener.(*net.TCPListener), server)
 	return nil
 }
@@ -127,7 +128,7 @@ func (t *tenant) leave() {
 		return
 	}
 	killDescendants()
-	if err := errors.Join(boot.LeaveNetwork(), boot.LeaveCgroups()); err != nil {
+	if err := errors.Join(boot.LeaveNetwork(t.cluster), boot.LeaveCgroups()); err != nil {
 		klog.ErrorS(err, "Cleaning up")
 	}
 }

@@ -3,7 +3,8 @@
 //	sandkube-node [--fix NAME=VALUE ...]           be the node
 //	sandkube-node --in-place [...]                 be it beside others in a sandbox; native/starter starts it
 //	sandkube-node doctor [--json] [--fix ...]      print what this sandbox lacks and what would be done about it
-//	sandkube-node sweep ROOT                       end what a node in place left that was killed; native/starter starts it
+//	sandkube-node sweep ROOT SETTINGS              end what a node in place left that was killed; native/starter starts it
+//	sandkube-node api-port SETTINGS                print the API's port; native/starter starts it
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
@@ -35,6 +36,7 @@ type options struct {
 	entered    bool
 	api        int
 	everyCall  bool
+	settings   int
 }
 
 // init keeps the first thread for main: package fixes tries things on threads that it gives other namespaces and then
@@ -53,6 +55,7 @@ func main() {
 	flags.BoolVar(&options.entered, "in-userns", false, "this is a user namespace that was made for the node")
 	flags.IntVar(&options.api, "api-fd", -1, "descriptor of a listening socket by which the API is reached from outside")
 	flags.BoolVar(&options.everyCall, "every-call", false, "have the interceptor stop at every system call, to compare")
+	flags.IntVar(&options.settings, "settings-fd", -1, "descriptor of a JSON document with settings (package settings)")
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
 	err := flags.Parse(os.Args[1:])
 	if err == nil && options.inPlace && flags.NArg() > 0 {
@@ -71,7 +74,12 @@ func main() {
 			os.Exit(1)
 		}
 	case "sweep":
-		if err := sweep(flags.Arg(1)); err != nil {
+		if err := sweep(flags.Arg(1), flags.Arg(2)); err != nil {
+			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
+			os.Exit(1)
+		}
+	case "api-port":
+		if err := portOf(flags.Arg(1)); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -49,6 +50,7 @@ type node struct {
 	stages  *stages.Reporter
 	sink    *logs.Sink
 	plan    fixes.Plan
+	given           // what the user wants, and the cluster that it makes
 	tenant  *tenant // nil if the node has its sandbox for itself
 	once    sync.Once
 	awaited atomic.Int32 // stages of whole that were not reached yet
@@ -60,9 +62,8 @@ func newNode(started time.Time) *node {
 		stages: stages.New(os.Stdout, started, time.Now),
 		sink:   logs.New(os.Stderr),
 	}
-	n.awaited.Store(int32(len(whole)))
 	n.sink.Watch(func(component, text string) {
-		if err := n.plan.Diagnose(text); err != nil {
+		if err := cmp.Or(n.plan.Diagnose(text), refused(component, text)); err != nil {
 			n.fail(component, err)
 		}
 	})
@@ -84,6 +85,10 @@ func (n *node) exited(status int) {
 func bootNode(options options) {
 	started := time.Now()
 	n := newNode(started)
+	var err error
+	if n.given, err = readGiven(options); err != nil {
+		n.fail("node", err)
+	}
 	if options.inPlace {
 		if err := n.settle(options); err != nil {
 			n.fail("node", err)
@@ -122,8 +127,9 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		boot.Configure(n.plan),
+		boot.Configure(n.plan, n.cluster),
 		os.WriteFile(planFile, plan, 0o600),
+		n.keep(),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
 }
@@ -213,6 +219,12 @@ func runIntercepted(options options) {
 	if err == nil {
 		err = json.Unmarshal(data, &n.plan)
 	}
+	if err == nil {
+		n.given, err = keptGiven()
+	}
+	if n.tenant != nil {
+		n.tenant.cluster = n.cluster // whose addresses it takes away
+	}
 	if err != nil {
 		n.fail("node", err)
 	}
@@ -232,6 +244,7 @@ func nothing(context.Context) error { return nil }
 
 // start starts a table of units.
 func (n *node) start(table []units.Unit) {
+	n.awaited.Store(int32(len(n.whole())))
 	err := units.Start(n.ctx, table, units.Observer{
 		Reached: n.reached,
 		Within:  n.sink.Run,
@@ -248,13 +261,10 @@ func (n *node) start(table []units.Unit) {
 	}
 }
 
-// whole are the stages that make a node whole.
-var whole = []string{"ready", "accounts", "service", "controllers", "services", "dns"}
-
 // reached reports a stage. The last of those that make the node whole is told to whoever started it.
 func (n *node) reached(stage string) {
 	n.stages.Reached(stage)
-	if slices.Contains(whole, stage) && n.awaited.Add(-1) == 0 {
+	if slices.Contains(n.whole(), stage) && n.awaited.Add(-1) == 0 {
 		n.tenant.tell("ready")
 	}
 }

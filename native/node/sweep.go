@@ -13,14 +13,20 @@ import (
 	"golang.org/x/sys/unix"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
+	"sandkube/node/settings"
 )
 
 const sweepPatience = 10 * time.Second
 
 // sweep ends what a node in place left that was killed and could not leave by itself: the processes whose root is this
 // folder, in another mount namespace than ours, and those below them; then its cgroups and its addresses, unless another
-// node has them. It tells how many processes there were.
-func sweep(root string) error {
+// node has them. It tells how many processes there were. document is the file of the node's settings, which has its ranges.
+func sweep(root, document string) error {
+	of, err := clusterOf(document)
+	if err != nil {
+		return err
+	}
 	ended := map[int]bool{}
 	for start := time.Now(); ; time.Sleep(5 * time.Millisecond) { // nothing tells of the end of a process that is not a child
 		own, err := rooted(root)
@@ -57,7 +63,15 @@ func sweep(root string) error {
 	if errors.Is(err, unix.EROFS) {
 		err = nil // the node had a mount of its own (native/userns, --cgroups), and so has the next one
 	}
-	return errors.Join(err, boot.LeaveNetwork())
+	return errors.Join(err, boot.LeaveNetwork(of))
+}
+
+func clusterOf(document string) (cluster.Cluster, error) {
+	found, err := settings.ReadFile(document)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil // it had none
+	}
+	return found.Of(cluster.Default), err
 }
 
 // rooted lists the processes that have a folder as their root, in another mount namespace than ours: chroot(2) is no

@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
 	"sandkube/node/boot"
-	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/dns"
+	"sandkube/node/manifests"
 	"sandkube/node/pki"
 	"sandkube/node/services"
 	"sandkube/node/units"
@@ -33,7 +33,7 @@ func (n *node) preparation(options options) []units.Unit {
 	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }
 	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan), n.configure()) }
 	network := func(context.Context) error {
-		err := boot.Network(boot.Device(n.plan), boot.NodeAddress, components.DNSAddress)
+		err := boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)
 		if err == nil && options.api >= 0 {
 			err = n.forwardAPI(options.api)
 		}
@@ -51,7 +51,8 @@ func (n *node) preparation(options options) []units.Unit {
 // runtime is containerd. Its shims and their containers live on when it ends, and it finds them again.
 func (n *node) runtime() []units.Unit {
 	run := func(ctx context.Context, ready func()) error {
-		return components.Containerd(ctx, n.sink.Component("containerd"), n.plan.Runc(), ready)
+		err := components.Containerd(ctx, n.sink.Component("containerd"), n.plan.Runc(), n.settings.Containerd.Arguments, ready)
+		return lastWord("containerd", n.sink.Tail("containerd"), err)
 	}
 	return []units.Unit{
 		{Name: "containerd", Needs: prepared, Deadline: slow, Run: run, Again: true},
@@ -69,27 +70,29 @@ type control struct {
 func (n *node) kubernetes() []units.Unit {
 	c := &control{node: n}
 	api := []string{"apiserver"}
-	return []units.Unit{
+	table := []units.Unit{
 		{Name: "certificates", Owner: "node", Needs: prepared, Deadline: quick, Do: c.certify},
 		{Name: "datastore", Needs: prepared, Deadline: quick, Run: c.datastore},
 		{Name: "construction", Owner: "node", Needs: prepared, Deadline: quick, Silent: true, Do: c.construct},
 		{Name: "apiserver", Needs: []string{"certificates", "datastore", "construction"}, Deadline: slow, Run: c.serve, Ready: c.answers},
 		{Name: "ready", Owner: "kubelet", Needs: []string{"containerd", "apiserver"}, Deadline: slow, Run: c.kubelet, Ready: c.nodeReady},
 		{Name: "accounts", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.accounts},
+		{Name: "manifests", Needs: api, Deadline: slow, Do: c.manifests},
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
 		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
 		{Name: "controllers", Owner: "controller-manager", Needs: api, Deadline: slow, Run: c.manage, Ready: c.controllers},
 		{Name: "services", Needs: api, Deadline: slow, Run: c.services},
 		{Name: "dns", Needs: api, Deadline: slow, Run: c.dns},
 	}
+	return slices.DeleteFunc(table, func(one units.Unit) bool { return n.settings.Disabled(one.Name) })
 }
 
 func (c *control) certify(context.Context) error {
-	credentials, err := pki.Cluster(components.PKI, components.Server, pki.Names{
-		Node:           components.NodeName,
-		NodeAddress:    net.ParseIP(boot.NodeAddress),
-		ServiceAddress: net.ParseIP(components.ServiceAddress),
-		Domain:         components.Domain,
+	credentials, err := pki.Cluster(components.PKI, c.cluster.Server(), pki.Names{
+		Node:           c.cluster.NodeName,
+		NodeAddress:    c.cluster.NodeAddress.AsSlice(),
+		ServiceAddress: c.cluster.API.AsSlice(),
+		Domain:         c.cluster.Domain,
 	}, time.Now())
 	if err != nil {
 		return err
@@ -99,14 +102,19 @@ func (c *control) certify(context.Context) error {
 }
 
 func (c *control) datastore(ctx context.Context, ready func()) error {
-	return components.Datastore(ctx, components.Seed, ready)
+	return components.Datastore(ctx, c.seed(), ready)
 }
 
 func (c *control) construct(ctx context.Context) (err error) {
-	if c.components, err = components.New(ctx, c.sink.Current("node")); err != nil {
+	if c.components, err = components.New(ctx, c.cluster, c.settings, c.sink.Current("node")); err != nil {
 		return err
 	}
-	c.listener, err = components.Listen()
+	if c.settings.Audit.Policy != "" {
+		if err = divert(c.sink.Component("audit")); err != nil {
+			return err
+		}
+	}
+	c.listener, err = components.Listen(c.cluster)
 	return err
 }
 
@@ -128,7 +136,7 @@ func (c *control) kubelet(ctx context.Context, _ func()) error {
 // nodeReady also sees to the memory of the boot, which leaves much garbage: first pods start right after it; then the
 // node is mostly idle, and memory counts for more than time.
 func (c *control) nodeReady(ctx context.Context) error {
-	if err := components.NodeReady(ctx, c.client(pki.Admin)); err != nil {
+	if err := components.NodeReady(ctx, c.client(pki.Admin), c.cluster.NodeName); err != nil {
 		return err
 	}
 	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
@@ -142,6 +150,18 @@ func (c *control) nodeReady(ctx context.Context) error {
 
 func (c *control) accounts(ctx context.Context) error {
 	return components.EarlyAccounts(ctx, c.client(pki.Admin))
+}
+
+// manifests waits until the API server is all up, if there are any: before, it may refuse what is good.
+func (c *control) manifests(ctx context.Context) error {
+	sets, err := c.sets()
+	if err != nil || len(sets) == 0 {
+		return err
+	}
+	if err := components.APIHealthy(ctx, c.client(pki.Admin)); err != nil {
+		return err
+	}
+	return manifests.Deploy(ctx, c.client(pki.Admin), sets)
 }
 
 func (c *control) service(ctx context.Context) error {
@@ -161,10 +181,9 @@ func (c *control) controllers(ctx context.Context) error {
 }
 
 func (c *control) services(ctx context.Context, ready func()) error {
-	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan), services.On(cluster.Default), sync.OnceFunc(ready))
+	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan, c.cluster), services.On(c.cluster), sync.OnceFunc(ready))
 }
 
 func (c *control) dns(ctx context.Context, ready func()) error {
-	address := netip.MustParseAddr(components.DNSAddress)
-	return dns.Run(ctx, components.Kubeconfig(pki.DNS), components.Domain, address, sync.OnceFunc(ready))
+	return dns.Run(ctx, components.Kubeconfig(pki.DNS), c.cluster.Domain, c.cluster.DNS, sync.OnceFunc(ready))
 }

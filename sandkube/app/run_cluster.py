@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sandkube import log
+from sandkube.app import settings
 from sandkube.app.home import Home
 from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
 from sandkube.cluster import in_place, programs, start
+from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
 from sandkube.cluster.pod import Kubectl, apply
@@ -45,6 +48,17 @@ def _boot(one: Place, made: Programs, port: int, deadline: Deadline, began: floa
             log.tell(StageReached(one.name, event["stage"], took, event["seconds"]))
 
 
+def _check_same(one: Place, wanted: Configured) -> None:
+    """Raises UserError if a cluster runs with other settings than those that are wanted, if any are."""
+    running = configured_of(one)
+    if wanted.origin and not wanted.same(running):
+        of = f"with those of {running.origin}" if running.origin else "with the defaults"
+        raise UserError(
+            f"cluster {one.name} is running already, {of}: the settings of {wanted.origin} are others",
+            hint=f"./do stop-cluster --name {one.name}, or choose another --name",
+        )
+
+
 def run_cluster(
     home: Home, name: str, port: int, made: Programs, seconds: float, began: float, wall: str, *, machine: bool
 ) -> int:
@@ -60,6 +74,7 @@ def run_cluster(
         if fresh:
             _boot(one, made, port, deadline, began, wall)
         else:
+            _check_same(one, made.configured)
             log.say(f"cluster {name} is running already")
         table = apply(Kubectl(made.kubectl, one), fresh=fresh, deadline=deadline)
     log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
@@ -85,11 +100,12 @@ class RunCluster(Verb):
     doc_purpose = "have what is needed, boot a cluster, wait for a Running pod"
     doc_usage = (
         "[--name NAME] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...] [--timeout SECONDS] [--json]"
+        " [--config FILE] [SETTING ...]"
     )
     doc_description = "The cluster goes on in the background; stop it with stop-cluster."
     stray = "a name goes with --name"
     excluding = (("in-place", "sandbox"), ("in-place", "port"))
-    cmd_options = (NAME, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS)
+    cmd_options = (NAME, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS, *settings.OPTIONS)
     needs_products = True
 
     @staticmethod
@@ -115,11 +131,12 @@ class RunCluster(Verb):
             )
         tell_as_asked(params)
         place(self.home.outputs, name)
+        wanted = settings.configured(params)
         kind, wall = self._kind(params)
         if failed := self.home.make(params, programs.products(kind)):
             return failed
         release_signals()
-        made = programs.chosen(kind, self.home.output, params["fix"])
+        made = replace(programs.chosen(kind, self.home.output, params["fix"]), configured=wanted)
         if kind == in_place.KIND:
             in_place.check(made.bundle, made.arguments)
         return run_cluster(self.home, name, port, made, seconds, began, wall, machine=params["json"])

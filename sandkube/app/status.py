@@ -48,5 +48,7 @@ def _show(found: Sequence[Row]) -> None:
     for cells in table:  # never cut: a terminal wraps, a pipe gets whole lines
         log.result("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     for row in found:
+        if row.settings:
+            log.say(f"{row.name}: its settings are those of {row.settings}")
         if row.reason:
             log.say(f"{row.name}: {row.reason}")

@@ -4,6 +4,7 @@ On disk, below `outputs/clusters/NAME/` (mode 0700):
 
     state.json    what the supervisor is and how far it is; replaced by rename, written by the supervisor alone
     kubeconfig    the administrator's, with the forwarded port; there from the stage `apiserver` on
+    settings.json what the cluster was started with, and where that is from (`configured`)
     logs/X.log    the log of component X; X.log.1 is its older half
     runsc/        runsc's own state
     kubectl-cache/  what kubectl keeps between calls

@@ -11,6 +11,7 @@ from typing import Any
 
 from sandkube import tree
 from sandkube.cluster import in_place
+from sandkube.cluster.configured import Configured
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.place import Place
 from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
@@ -38,20 +39,24 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Built products, the kind of sandbox, and arguments of the node."""
+    """Built products, the kind of sandbox, arguments of the node, and the settings of the cluster."""
 
     runsc: Path
     bundle: Path
     kubectl: Path
     kind: str = DEFAULT
     arguments: tuple[str, ...] = ()
+    configured: Configured = Configured()
 
     def prepare(self, place: Place) -> None:
         """Write what `sandbox` reads, and the bundle with this cluster's configuration."""
-        found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": self.arguments}
+        given = self.configured.document is not None and self.kind != in_place.KIND
+        words = (*self.arguments, *(["--settings-fd=0"] if given else []))
+        found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": words}
         place.write_file(_FILE, json.dumps(found))
+        self.configured.write(place)
         if self.kind == in_place.KIND:
-            in_place.make(self.bundle, place.folder / in_place.NAME)
+            in_place.make(self.bundle, place.folder / in_place.NAME, self.configured.text)
             return
         folder = place.folder / _BUNDLE
         folder.mkdir(mode=0o700)
@@ -61,7 +66,8 @@ class Programs:
             tree.copy(root, ".", folder, "rootfs")
             root = folder / "rootfs"
         spec["root"]["path"] = str(root)
-        spec["process"]["args"] += self.arguments
+        spec["process"]["args"] += words
+        spec["hostname"] = self.configured.node_name
         (folder / "config.json").write_text(json.dumps(spec))
 
 

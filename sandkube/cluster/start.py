@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import stop
+from sandkube.cluster.configured import configured_of
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
@@ -127,7 +128,9 @@ def _told(sentence: str, lines: list[str]) -> str:
 
 def _logs_hint(place: Place, component: str) -> str:
     which = f" {component}" if component in components(place.logs) else ""
-    return f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew"
+    origin = configured_of(place).origin
+    said = f"; its settings are those of {origin}" if origin else ""
+    return f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew{said}"
 
 
 def _overdue(place: Place, deadline: Deadline, progress: Progress) -> NodeFailed:
@@ -189,7 +192,7 @@ def start(place: Place, programs: Programs, port: int = 0, deadline: Deadline = 
     _check_port(port)
     _prepare(place, programs)
     process, reader = _spawn(place, port)
-    progress = Progress()
+    progress = Progress(left_out=programs.configured.disabled)
     try:
         for event in _events(reader, deadline):
             if event["type"] == "failed":

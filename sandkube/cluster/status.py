@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandkube.cluster import programs
+from sandkube.cluster.configured import configured_of
 from sandkube.cluster.place import Place, State, all_places
 from sandkube.cluster.processes import memory_of
-
-NODE = "runsc"
-"""The node's name in every cluster: the host name of sandkube.build.builders.oci_runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in; node
-    and address are empty unless it runs.
+    """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in,
+    `settings` where its settings are from, "" for nowhere; node and address are empty unless it runs.
     """
 
     name: str
@@ -29,6 +27,7 @@ class Row:
     memory: int
     folder: Path
     reason: str
+    settings: str = ""
 
 
 def describe(state: State) -> str:
@@ -57,16 +56,18 @@ def row(place: Place) -> Row:
         reason = f"its state file is missing or damaged; ./do stop-cluster --name {place.name} clears it away"
         return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason)
     alive = state.alive()
+    configured = configured_of(place)
     return Row(
         name=place.name,
         state=describe(state),
         created=state.created,
         sandbox=programs.kind_of(place),
-        node=NODE if alive and state.phase == "running" else "",
+        node=configured.node_name if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
         memory=memory_of(state.pid) if alive else 0,
         folder=place.folder,
         reason=_reason(place, state),
+        settings=configured.origin,
     )
 
 

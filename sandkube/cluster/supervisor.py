@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import programs
-from sandkube.cluster.in_place import API_PORT, InPlace
+from sandkube.cluster.configured import configured_of
+from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.processes import opened_descendant, signal_descendant, tree_of
@@ -64,6 +65,8 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         container = f"sandkube-{uuid.uuid4().hex[:8]}"
         self._sandbox = programs.sandbox(place, container)
+        self._configured = configured_of(place)
+        self._api_port = self._configured.api_port
         self._logs = Logs(place.logs)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
@@ -80,10 +83,10 @@ class Supervisor:
         self._state = self._state.moved(**changes)
         self._place.write(self._state)
 
-    async def _start(self, argv: list[str]) -> asyncio.subprocess.Process:
+    async def _start(self, argv: list[str], *, told: bool = False) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if told else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=base_environment(self._place.folder),
@@ -143,7 +146,7 @@ class Supervisor:
                 return
             case {"type": "stage", "stage": "apiserver"}:
                 if isinstance(self._sandbox, InPlace):
-                    self._open_access(API_PORT)
+                    self._open_access(self._api_port)
                 else:
                     self._keep(self._forward(self._sandbox))
             case {"type": "stage", "stage": "ready"}:
@@ -153,7 +156,7 @@ class Supervisor:
     async def _forward(self, sandbox: Sandbox) -> None:
         """Forward the API's port for as long as the sandbox lives; a forwarder that dies is started again."""
         while not self._end.is_set():
-            argv = sandbox.port_forward(self._port, API_PORT, os.getpid())
+            argv = sandbox.port_forward(self._port, self._api_port, os.getpid())
             forwarder = await self._start(argv)
             if self._end.is_set():  # meanwhile
                 kill_descendants()
@@ -182,7 +185,7 @@ class Supervisor:
 
     def _open_access(self, port: int) -> None:
         self._port = port
-        text = self._kubeconfig.replace(f"https://127.0.0.1:{API_PORT}", f"https://127.0.0.1:{port}")
+        text = self._kubeconfig.replace(f"https://127.0.0.1:{self._api_port}", f"https://127.0.0.1:{port}")
         self._place.write_file(self._place.kubeconfig.name, text)
         self._record(port=port)
         self._tell({"type": "access", "port": port})
@@ -219,7 +222,11 @@ class Supervisor:
         return status
 
     async def _boot(self) -> int:
-        self._main = await self._start(self._sandbox.run(programs.bundle(self._place), os.getpid()))
+        text = b"" if isinstance(self._sandbox, InPlace) else self._configured.text  # in place, a file has it
+        argv = self._sandbox.run(programs.bundle(self._place), os.getpid())
+        self._main = await self._start(argv, told=text != b"")
+        if self._main.stdin is not None:
+            self._keep(_hand_over(text, self._main.stdin))
         assert self._main.stdout is not None
         assert self._main.stderr is not None
         if self._stopping:
@@ -245,6 +252,14 @@ class Supervisor:
                 self._record(phase="stopped", port=0)
         self._tell({"type": "stopped"} if self._stopping else event)
         return 0 if self._stopping else 1
+
+
+async def _hand_over(text: bytes, stream: asyncio.StreamWriter) -> None:
+    """Give the node its settings; one that ends before it has read them says why by itself."""
+    stream.write(text)
+    with contextlib.suppress(ConnectionError):
+        await stream.drain()
+        stream.close()
 
 
 @contextlib.contextmanager

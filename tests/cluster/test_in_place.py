@@ -194,6 +194,8 @@ def test_what_a_killed_node_leaves_is_swept(guest: Guest) -> None:
     before = len(processes(guest))
     guest("/bin/sh", "-c", KILL_THE_NODE)
     assert len(processes(guest)) > 1, "shims and pods go on"
+    asked = json.dumps({"cluster": {"pods": "10.77.0.0/24", "services": "10.78.0.0/16", "api-port": 7443}})
+    guest("/bin/sh", "-c", f"echo '{asked}' >/opt/sandkube-node/settings.json")
     started = guest(SCRIPT, "start")
     assert started.returncode == 0, started.stderr
     assert re.fullmatch(r"\d+ processes that it left are ended\n", started.stderr)
@@ -302,10 +304,15 @@ def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: b
             1,
             True,
         )
-        started = do("run-cluster", "--in-place", "--name", "inside")
+        settings = "--node-name=there --pods=10.77.0.0/24 --services=10.78.0.0/16 --api-port=7443"
+        started = do("run-cluster", "--in-place", "--name", "inside", settings)
         assert started.returncode == 0, started.stdout + started.stderr
         line = next(line.split() for line in started.stdout.splitlines() if line.startswith(NAME))
-        assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
+        assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.77.0.2", "there"])
+        (cluster,) = json.loads(do("status", "--json").stdout)
+        assert (cluster["node"], cluster["address"]) == ("there", "https://127.0.0.1:7443")
+        again = do("run-cluster", "--in-place", "--name", "inside", "--api-port=8443")
+        assert "is running already, with those of options: the settings of options are others\n" in again.stderr
         assert do("kubectl", "--name", "inside", "--", "logs", NAME).stdout == "ready\n"
         assert do("shell-cluster", "--name", "inside", "hostname").returncode == 0
         assert do("stop-cluster", "--name", "inside").stderr == "cluster inside is stopped and gone\n"

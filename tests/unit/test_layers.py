@@ -34,7 +34,7 @@ FLOORS = (
     {"build.resolve", "build.decide", "build.make", "build.supply"},
     {"build.realise"},
     {"app.options"},
-    {"app.home", "app.signals", "app.guard"},
+    {"app.home", "app.signals", "app.guard", "app.settings"},
     {"app.verb"},
     {
         *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl", "app.stop_cluster"),

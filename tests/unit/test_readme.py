@@ -43,6 +43,7 @@ MADE: Mapping[str, tuple[str, str]] = {
     "~/.cache/sandkube": ("sandkube/build/places.py", '"sandkube"'),
     "~/.local/state/sandkube": ("sandkube/app/installed.py", '".local/state"'),
     "gomod": ("sandkube/build/sources/go.py", '"gomod"'),
+    "settings.json": ("sandkube/cluster/in_place.py", '"settings.json"'),
     "config.json": ("sandkube/build/builders/bundle.py", '"config.json"'),
     "/sandkube/": ("sandkube/build/box.py", '"/sandkube/'),
     "/tmp": ("sandkube/build/box.py", '"/tmp"'),

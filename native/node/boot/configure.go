@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -18,15 +19,15 @@ const (
 
 // Configure fills in all templates and makes a machine id: this machine is a new one at each boot. Files of /etc that
 // depend on the cluster are links to what it makes.
-func Configure(plan fixes.Plan) error {
-	if err := Render(plan, templates, configured); err != nil {
+func Configure(plan fixes.Plan, of cluster.Cluster) error {
+	if err := Render(plan, of, templates, configured); err != nil {
 		return err
 	}
 	return machineID(filepath.Join(configured, "machine-id"))
 }
 
 // Render fills in the templates of a folder, in another folder.
-func Render(plan fixes.Plan, source, target string) error {
+func Render(plan fixes.Plan, of cluster.Cluster, source, target string) error {
 	return filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -38,7 +39,7 @@ func Render(plan fixes.Plan, source, target string) error {
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(target, name), 0o700)
 		}
-		return plan.Render(path, filepath.Join(target, name))
+		return plan.Render(of, path, filepath.Join(target, name))
 	})
 }
 

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"testing"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -20,7 +21,7 @@ func TestEveryTemplateIsFilledIn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Render(fixes.Plan{}, source, target); err != nil {
+	if err := Render(fixes.Plan{}, cluster.Default, source, target); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"hosts": "10.88.0.1 runsc\n", "deep/er/file": "10.88.0.0/24"} {
@@ -31,7 +32,7 @@ func TestEveryTemplateIsFilledIn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(source, "wrong"), []byte("{{.Nothing}}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Render(fixes.Plan{}, source, target); err == nil {
+	if err := Render(fixes.Plan{}, cluster.Default, source, target); err == nil {
 		t.Error("a template that asks for what is not there was filled in")
 	}
 }

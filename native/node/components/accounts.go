@@ -21,6 +21,10 @@ import (
 // trust bundle that is mounted into it. The controller manager makes both in every namespace, some
 // seconds after the start; it finds these there and keeps them.
 func EarlyAccounts(ctx context.Context, config *rest.Config) error {
+	namespace := object{"namespaces", "", metav1.NamespaceDefault, &v1.Namespace{}}
+	if err := until(ctx, config, namespace, exists); err != nil { // the seed has it, an API server makes it in a second
+		return err
+	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err

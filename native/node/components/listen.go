@@ -24,9 +24,9 @@ type accepted struct {
 
 // Listen opens the API's port on the node's addresses, and on no other: in gVisor a pod may have the port of a specific
 // address that a wildcard has already. Whoever connects before the API server runs waits.
-func Listen() (net.Listener, error) {
-	port := strconv.Itoa(int(cluster.Default.APIPort))
-	return ListenOn(net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(cluster.Default.NodeAddress.String(), port))
+func Listen(of cluster.Cluster) (net.Listener, error) {
+	port := strconv.Itoa(int(of.APIPort))
+	return ListenOn(net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(of.NodeAddress.String(), port))
 }
 
 // ListenOn is Listen on other addresses.

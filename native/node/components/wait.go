@@ -38,9 +38,9 @@ func ask(ctx context.Context, config *rest.Config, path string, period time.Dura
 	})
 }
 
-// NodeReady returns when the node's condition Ready is True.
-func NodeReady(ctx context.Context, config *rest.Config) error {
-	return until(ctx, config, object{"nodes", "", NodeName, &v1.Node{}}, isReady)
+// NodeReady returns when the condition Ready of a node is True.
+func NodeReady(ctx context.Context, config *rest.Config, name string) error {
+	return until(ctx, config, object{"nodes", "", name, &v1.Node{}}, isReady)
 }
 
 // APIServed returns when default/kubernetes, by which pods reach the API, is a Service with an endpoint. A container that

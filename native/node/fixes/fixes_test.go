@@ -172,18 +172,18 @@ func TestOlderThan(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: PlainRunc, LocalStorageAccounts: true}
-	if got := choose(t, complete(), nil).Values(); got != want {
+	if got := choose(t, complete(), nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts := bare()
 	want = Values{Cluster: cluster.Default, Runtime: PatchedRunc}
-	if got := choose(t, facts, nil).Values(); got != want {
+	if got := choose(t, facts, nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts.Cgroup, facts.Settings = "v2", complete().Settings
 	plan := choose(t, facts, nil)
 	want = Values{Cluster: cluster.Default, Unprivileged: true, IgnoreKernelVersion: true, Runtime: WrappedRunc, LocalStorageAccounts: true}
-	if got := plan.Values(); got != want || plan.Runc() != PlainRunc {
+	if got := plan.Values(cluster.Default); got != want || plan.Runc() != PlainRunc {
 		t.Errorf("%+v, runc %s", got, plan.Runc())
 	}
 }
@@ -203,7 +203,7 @@ func TestRender(t *testing.T) {
 		if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		err := plan.Render(source, target)
+		err := plan.Render(cluster.Default, source, target)
 		got, readErr := os.ReadFile(target)
 		if want == "error" {
 			if err == nil || readErr == nil {
@@ -213,7 +213,7 @@ func TestRender(t *testing.T) {
 			t.Errorf("%q: %q, %v", text, got, err)
 		}
 	}
-	if err := plan.Render(filepath.Join(folder, "missing"), target); !os.IsNotExist(err) {
+	if err := plan.Render(cluster.Default, filepath.Join(folder, "missing"), target); !os.IsNotExist(err) {
 		t.Errorf("a missing template: %v", err)
 	}
 }

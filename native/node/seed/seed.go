@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,10 +19,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/fixes"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
+	"sandkube/node/settings"
 )
 
 // How often it is asked whether everything is there, and for how long nothing may have changed then.
@@ -62,15 +63,15 @@ func serve(ctx context.Context, failed chan<- error, log io.Writer) error {
 		return err
 	}
 	_, err = pki.Cluster(components.PKI, "https://"+listener.Addr().String(), pki.Names{
-		Node:           components.NodeName,
-		NodeAddress:    net.ParseIP(boot.NodeAddress),
-		ServiceAddress: net.ParseIP(components.ServiceAddress),
-		Domain:         components.Domain,
+		Node:           cluster.Default.NodeName,
+		NodeAddress:    cluster.Default.NodeAddress.AsSlice(),
+		ServiceAddress: cluster.Default.API.AsSlice(),
+		Domain:         cluster.Default.Domain,
 	}, time.Now())
 	if err != nil {
 		return err
 	}
-	kubernetes, err := components.New(ctx, log)
+	kubernetes, err := components.New(ctx, cluster.Default, settings.Settings{}, log)
 	if err != nil {
 		return err
 	}
@@ -94,14 +95,14 @@ func write(ctx context.Context, path, folder, manifestFolder string) error {
 		return err
 	}
 	filled := filepath.Join(folder, "manifests")
-	if err := boot.Render(fixes.Plan{}, manifestFolder, filled); err != nil {
+	if err := boot.Render(fixes.Plan{}, cluster.Default, manifestFolder, filled); err != nil {
 		return err
 	}
-	objects, err := manifests.Read(filled)
+	sets, err := manifests.Read(filled)
 	if err != nil {
 		return err
 	}
-	if err := manifests.Deploy(ctx, admin, objects); err != nil {
+	if err := manifests.Deploy(ctx, admin, sets); err != nil {
 		return err
 	}
 	rows, err := settled(ctx)
