@@ -1,4 +1,4 @@
-"""`./do bench [cache | datastore | elsewhere | matrix | patch]`: what the README says, measured here and now.
+"""`./do bench [cache | datastore | elsewhere | linux | matrix | patch]`: what the README says, measured here and now.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
@@ -6,7 +6,6 @@ Needs a finished build. Times are wall seconds, the best and the median of sever
 from __future__ import annotations
 
 import functools
-import json
 import statistics
 import subprocess
 import sys
@@ -19,11 +18,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from bench import caches, datastore, elsewhere, matrix, patched
+from bench import caches, datastore, elsewhere, matrix, native, patched
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
-from sandkube.cluster.processes import memory_of
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.status import row
 
 ROOT = Path(__file__).resolve().parents[1]
 IDLE = 60.0  # seconds after Ready when memory is read
@@ -68,6 +67,7 @@ def launcher(table: Table) -> None:
 
 BOOTS = {
     "modern": (),
+    "linux": ("--sandbox=linux",),
     "confined": ("--sandbox=confined",),
     "legacy": ("--sandbox=legacy",),
     "legacy-9p": ("--sandbox=legacy-9p",),
@@ -76,10 +76,11 @@ BOOTS = {
 
 def boots(table: Table) -> None:
     """From the command to the node being Ready and to the pod Running, from a full store; the kinds take turns."""
-    ready: dict[str, list[float]] = {kind: [] for kind in BOOTS}
-    running: dict[str, list[float]] = {kind: [] for kind in BOOTS}
+    tried = {kind: words for kind, words in BOOTS.items() if kind != "linux" or not native.missing()}
+    ready: dict[str, list[float]] = {kind: [] for kind in tried}
+    running: dict[str, list[float]] = {kind: [] for kind in tried}
     for _ in range(5):
-        for kind, words in BOOTS.items():
+        for kind, words in tried.items():
             with cluster("bench", *words) as said:
                 lines = [line.split() for line in said.splitlines()]
             ready[kind].append(next(float(each[0][:-1]) for each in lines if each[1:2] == ["ready"]))
@@ -154,18 +155,31 @@ def calls(table: Table) -> None:
 
 def memory(table: Table) -> None:
     """What one cluster with one pod takes, a minute after it came up."""
-    for kind in ("modern", "confined"):
+    for kind in ("modern", "confined", *([] if native.missing() else ["linux"])):
         with cluster("bench", *BOOTS[kind]):
             time.sleep(IDLE)
-            state = json.loads((ROOT / "outputs/clusters/bench/state.json").read_text())
-            taken = memory_of(state["pid"]) / 1e6
+            taken = row(place(ROOT / "outputs", "bench")).memory / 1e6
         table.add_row(f"idle memory, {kind}", f"{taken:.0f} MB", "", "aim: under 300 MB")
 
 
-NAMED = {
+def shown(*measurements: Callable[[Table], None]) -> None:
+    """Measure, and print a table."""
+    table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
+    for each in measurements:
+        each(table)
+    Console(width=130).print(table)
+
+
+def pods(table: Table) -> None:
+    """What gVisor costs."""
+    native.pods(table, ROOT)
+
+
+NAMED: dict[str, Callable[[], object]] = {
     "cache": caches.main,
     "datastore": datastore.main,
     "elsewhere": elsewhere.main,
+    "linux": functools.partial(shown, pods),
     "matrix": matrix.main,
     "patch": patched.main,
 }
@@ -180,10 +194,7 @@ def main() -> int:
     if asked:
         print(f"bench: there is no measurement {asked!r}; there are: {', '.join(NAMED)}", file=sys.stderr)
         return 1
-    table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
-    for each in (launcher, calls, intercepted_boots, boots, memory):
-        each(table)
-    Console(width=130).print(table)
+    shown(launcher, calls, intercepted_boots, boots, memory, pods)
     print(
         "Memory: proportional set size of all processes of the cluster on this machine, without shared memory, "
         "plus the allocated size of their memory files."

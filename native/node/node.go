@@ -100,7 +100,7 @@ func bootNode(options options) {
 	}
 	n.stages.Reached("probe")
 	go boot.Reap(n.ctx, reapPeriod)
-	table := append(n.preparation(options), n.runtime()...)
+	table := append(n.preparation(), n.runtime()...)
 	if n.plan.Intercepts() {
 		table = append(table, n.delegation(started, options.everyCall)...)
 	} else {
@@ -113,7 +113,7 @@ func bootNode(options options) {
 // probe finds out what the sandbox lacks, and ends what main holds for it.
 func (n *node) probe(options options) (err error) {
 	defer runtime.UnlockOSThread() // see main
-	_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
+	_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.where(), false)
 	if err == nil && n.plan.Used(fixes.MountRight) != fixes.Nothing && !options.entered {
 		err = fmt.Errorf("fix %s is for a node in place: its script makes the user namespace", fixes.MountRight)
 	}
@@ -185,13 +185,13 @@ func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
 		command.ExtraFiles = []*os.File{served}
 		if n.tenant != nil { // the other process knows when there is something to hand over
-			for _, each := range []*os.File{n.tenant.kubeconfig, n.tenant.outcome} {
-				if each == nil {
-					each = os.Stderr
+			command.Args = append(command.Args, "--in-place")
+			for name, each := range map[string]*os.File{"kubeconfig": n.tenant.kubeconfig, "outcome": n.tenant.outcome, "api": n.tenant.api} {
+				if each != nil {
+					command.Args = append(command.Args, fmt.Sprintf("--%s-fd=%d", name, readyDescriptor+len(command.ExtraFiles)))
+					command.ExtraFiles = append(command.ExtraFiles, each)
 				}
-				command.ExtraFiles = append(command.ExtraFiles, each)
 			}
-			command.Args = append(command.Args, fmt.Sprintf("--kubeconfig-fd=%d", readyDescriptor+1), fmt.Sprintf("--outcome-fd=%d", readyDescriptor+2))
 		}
 		return components.Command(command)
 	}
@@ -208,12 +208,8 @@ func runIntercepted(options options) {
 		started = time.Unix(0, nanoseconds)
 	}
 	n := newNode(started)
-	if options.kubeconfig >= 0 {
-		n.tenant = &tenant{
-			kubeconfig: os.NewFile(uintptr(options.kubeconfig), ""),
-			outcome:    os.NewFile(uintptr(options.outcome), ""),
-			claimed:    true, // by the process that started this one
-		}
+	if options.inPlace {
+		n.tenant = newTenant(options)
 	}
 	data, err := os.ReadFile(planFile)
 	if err == nil {
@@ -221,9 +217,6 @@ func runIntercepted(options options) {
 	}
 	if err == nil {
 		n.given, err = keptGiven()
-	}
-	if n.tenant != nil {
-		n.tenant.cluster = n.cluster // whose addresses it takes away
 	}
 	if err != nil {
 		n.fail("node", err)

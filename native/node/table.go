@@ -29,15 +29,11 @@ const (
 var prepared = []string{"network", "images"}
 
 // preparation makes the sandbox what the components expect.
-func (n *node) preparation(options options) []units.Unit {
+func (n *node) preparation() []units.Unit {
 	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }
-	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan), n.configure()) }
+	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan, n.cluster), n.configure()) }
 	network := func(context.Context) error {
-		err := boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)
-		if err == nil && options.api >= 0 {
-			err = n.forwardAPI(options.api)
-		}
-		return err
+		return boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)
 	}
 	images := func(context.Context) error { return n.images() }
 	return []units.Unit{
@@ -114,7 +110,11 @@ func (c *control) construct(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	c.listener, err = components.Listen(c.cluster)
+	others, err := c.tenant.listeners()
+	if err != nil {
+		return err
+	}
+	c.listener, err = components.Listen(c.cluster, others...)
 	return err
 }
 

@@ -15,7 +15,7 @@ from sandkube.app.home import Home
 from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
-from sandkube.cluster import in_place, programs, start
+from sandkube.cluster import in_place, linux, programs, start
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
@@ -139,4 +139,6 @@ class RunCluster(Verb):
         made = replace(programs.chosen(kind, self.home.output, params["fix"]), configured=wanted)
         if kind == in_place.KIND:
             in_place.check(made.bundle, made.arguments)
+        elif KINDS[kind].native:
+            linux.try_out(made.runsc)
         return run_cluster(self.home, name, port, made, seconds, began, wall, machine=params["json"])

@@ -7,6 +7,7 @@ On disk, below `outputs/clusters/NAME/` (mode 0700):
     settings.json what the cluster was started with, and where that is from (`configured`)
     logs/X.log    the log of component X; X.log.1 is its older half
     runsc/        runsc's own state
+    cgroups.json  of the kind linux: its cgroups; first.pid has its first process
     kubectl-cache/  what kubectl keeps between calls
     supervisor.log  empty, unless the supervisor has a bug
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandkube import attempts
-from sandkube.cluster import enter
+from sandkube.cluster import enter, linux
 from sandkube.cluster.deadline import TRIAL
 from sandkube.errors import UserError
 from sandkube.run import base_environment, run
@@ -37,6 +37,8 @@ class Kind:
     """The node writes into its root file system itself, so each cluster has a copy of it."""
     confined: bool = False
     """Without namespaces: for containers that permit none."""
+    native: bool = False
+    """No gVisor: this machine's own kernel (`linux.Linux`)."""
 
 
 KINDS = {
@@ -49,6 +51,7 @@ KINDS = {
     "confined-legacy": Kind(
         "gvisor-legacy", (*_FLAGS, _OVERLAY, *_CONFINED), "legacy, where no namespaces are to be had", confined=True
     ),
+    "linux": Kind("bundle", (), "namespaces and cgroups of this machine's own kernel", native=True),
 }
 DEFAULT = "modern"
 INSTEAD = {"modern": "confined", "legacy": "confined-legacy"}
@@ -89,6 +92,8 @@ def choose(wanted: str) -> tuple[str, str]:
 
     Raises UserError where `wanted` cannot be had.
     """
+    if wanted and KINDS[wanted].native:
+        return wanted, linux.check()
     reason = refused()
     if wanted and KINDS[wanted].confined:
         return wanted, outer_wall(reason)

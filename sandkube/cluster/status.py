@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandkube.cluster import programs
+from sandkube.cluster import linux, programs
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.place import Place, State, all_places
 from sandkube.cluster.processes import memory_of
@@ -64,7 +64,7 @@ def row(place: Place) -> Row:
         sandbox=programs.kind_of(place),
         node=configured.node_name if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
-        memory=memory_of(state.pid) if alive else 0,
+        memory=memory_of(state.pid) + linux.memory_of(place.folder) if alive else 0,
         folder=place.folder,
         reason=_reason(place, state),
         settings=configured.origin,

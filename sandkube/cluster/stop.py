@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 
+from sandkube.cluster import linux
 from sandkube.cluster.place import Place
 from sandkube.cluster.processes import end, end_or_kill, opened_with_words
 from sandkube.errors import UserError
@@ -24,6 +25,8 @@ def end_left(place: Place) -> None:
                 raise UserError(
                     f"cluster {place.name}: process {pid} belongs to another user", hint="end it as that user"
                 ) from None
+    if pid := linux.clear(place.folder, _PATIENCE):
+        raise _stays(place, pid)
 
 
 def end_supervisor(place: Place, pid: int, supervisor: int) -> None:

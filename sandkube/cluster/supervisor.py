@@ -23,9 +23,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import programs
+from sandkube.cluster import linux, programs
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
+from sandkube.cluster.linux import Linux
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.processes import opened_descendant, signal_descendant, tree_of
@@ -37,7 +38,7 @@ from sandkube.run import base_environment
 _LINE_LIMIT = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 _PORT_LINE = re.compile(rb"Forwarding local port (\d+) to")
-_GRACE_IN_PLACE = 10.0  # seconds for a node without a sandbox to clean up
+_GRACE_IN_PLACE = 10.0  # seconds for a node that is not in gVisor to clean up
 _GRACE = 2.0  # seconds for a node that has reported its failure to end by itself
 
 
@@ -83,7 +84,7 @@ class Supervisor:
         self._state = self._state.moved(**changes)
         self._place.write(self._state)
 
-    async def _start(self, argv: list[str], *, told: bool = False) -> asyncio.subprocess.Process:
+    async def _start(self, argv: list[str], *given: int, told: bool = False) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *argv,
             stdin=asyncio.subprocess.PIPE if told else asyncio.subprocess.DEVNULL,
@@ -93,6 +94,7 @@ class Supervisor:
             cwd="/",
             limit=_LINE_LIMIT,
             process_group=0,
+            pass_fds=given,
         )
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -116,7 +118,7 @@ class Supervisor:
     def _end_sandbox(self) -> None:
         if self._main is None or self._main.returncode is not None:
             return
-        if isinstance(self._sandbox, InPlace) and not self._asked:
+        if not isinstance(self._sandbox, Sandbox) and not self._asked:
             self._asked = True
             signal_descendant(self._main.pid, signal.SIGTERM)  # it takes its addresses and processes away by itself
             asyncio.get_running_loop().call_later(_GRACE_IN_PLACE, self._end_sandbox)
@@ -145,10 +147,10 @@ class Supervisor:
                 asyncio.get_running_loop().call_later(_GRACE, self._end_sandbox)
                 return
             case {"type": "stage", "stage": "apiserver"}:
-                if isinstance(self._sandbox, InPlace):
-                    self._open_access(self._api_port)
-                else:
+                if isinstance(self._sandbox, Sandbox):
                     self._keep(self._forward(self._sandbox))
+                else:
+                    self._open_access(self._api_port if isinstance(self._sandbox, InPlace) else self._port)
             case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
@@ -215,7 +217,7 @@ class Supervisor:
                 loop.add_reader(watch.descriptor, self._on_change, watch)
                 status = await self._boot()
                 loop.remove_reader(watch.descriptor)
-        except (OSError, UserError) as error:
+        except (Failed, OSError, UserError) as error:
             self._fail(error)
         kill_descendants()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -223,8 +225,11 @@ class Supervisor:
 
     async def _boot(self) -> int:
         text = b"" if isinstance(self._sandbox, InPlace) else self._configured.text  # in place, a file has it
-        argv = self._sandbox.run(programs.bundle(self._place), os.getpid())
-        self._main = await self._start(argv, told=text != b"")
+        if isinstance(self._sandbox, Linux):
+            self._main = await self._start_linux(self._sandbox, told=text != b"")
+        else:
+            argv = self._sandbox.run(programs.bundle(self._place), os.getpid())
+            self._main = await self._start(argv, told=text != b"")
         if self._main.stdin is not None:
             self._keep(_hand_over(text, self._main.stdin))
         assert self._main.stdout is not None
@@ -235,9 +240,20 @@ class Supervisor:
             await asyncio.gather(self._read_stages(self._main.stdout), self._read_log(self._main.stderr))
             return await self._main.wait()
 
+    async def _start_linux(self, sandbox: Linux, *, told: bool) -> asyncio.subprocess.Process:
+        """Start a node that is given a socket which listens for the API here."""
+        try:
+            given = sandbox.prepare(self._port)
+        except OSError as error:
+            raise Failed("access", f"cannot listen on port {self._port} of 127.0.0.1: {error.strerror}") from None
+        with contextlib.closing(given):
+            self._port = given.api.getsockname()[1]
+            return await self._start(sandbox.boot(given, os.getpid()), given.api.fileno(), given.note, told=told)
+
     def farewell(self, status: int) -> int:
         """Say how it ended, once nothing is left of the sandbox; the supervisor's exit status."""
         self._logs.close()
+        linux.clear(self._place.folder, _GRACE)
         event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",

@@ -13,7 +13,7 @@ import pytest
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.programs import Programs
+from sandkube.cluster.programs import Programs, maker
 from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
 from sandkube.run import base_environment
@@ -83,11 +83,11 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
 
 def of_kind(programs: Programs, kind: str) -> Programs:
     """The same node in another kind of sandbox."""
-    runsc = (ROOT / "outputs/result" / KINDS[kind].product / "bin/runsc").resolve()
-    return replace(programs, kind=kind, runsc=runsc)
+    return replace(programs, kind=kind, runsc=maker(kind, lambda name: ROOT / "outputs/result" / name).resolve())
 
 
-SHARED = [kind for kind in KINDS if not KINDS[kind].confined]  # those have tests of their own, in containers too
+GVISOR = [kind for kind in KINDS if not KINDS[kind].native]
+SHARED = [kind for kind in GVISOR if not KINDS[kind].confined]  # those have tests of their own, in containers too
 
 
 @pytest.fixture(scope="session", params=SHARED)

@@ -18,10 +18,9 @@ from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.processes import tree_of, with_words
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.programs import sandbox as sandbox_of
-from sandkube.cluster.sandbox import KINDS
 from sandkube.cluster.status import row
 from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, Cluster, boot, of_kind
+from tests.cluster.conftest import GVISOR, ROOT, Cluster, boot, of_kind
 
 ORDINARY = """\
 import sys
@@ -171,7 +170,7 @@ def ordinary_python() -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="every test here is an ordinary user's already")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GVISOR)
 def test_an_ordinary_user(programs: Programs, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.mktemp("ordinary")
     for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only

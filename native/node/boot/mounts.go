@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -121,7 +122,7 @@ const PreparedSettings = "/run/sandkube/sys"
 
 // Settings prepares files with the values that the kubelet wants beside copies of all others below
 // /proc/sys/{kernel,vm}, and binds them over those if the plan says so.
-func Settings(plan fixes.Plan) error {
+func Settings(plan fixes.Plan, of cluster.Cluster) error {
 	if plan.Used(fixes.KernelSettings) != fixes.Nothing {
 		if err := prepareSettings(); err != nil {
 			return err
@@ -134,6 +135,9 @@ func Settings(plan fixes.Plan) error {
 				return fmt.Errorf("binding over %s: %w", target, err)
 			}
 		}
+	}
+	if Device(plan, of) == of.Bridge {
+		return nil // nothing is to be forwarded, and these settings are those of another network
 	}
 	tune("/proc/sys")
 	return forward("/proc/sys/net/ipv4/ip_forward")

@@ -25,7 +25,7 @@ func network(prefix netip.Prefix) net.IPNet {
 // no bridge. In gVisor, /proc/sys/net/ipv4/ip_forward is the sandbox's own, whoever writes to it: a network namespace that was
 // made later does not forward (pkg/sentry/fsimpl/proc, issue 1833). There pods are on a bridge, and it has the addresses.
 func Device(plan fixes.Plan, of cluster.Cluster) string {
-	if plan.Used(fixes.MountRight) == fixes.Namespace {
+	if plan.Used(fixes.PodNetwork) == fixes.Bridge {
 		return of.Bridge
 	}
 	return Loopback
@@ -79,30 +79,4 @@ func bridgeUp(handle *netlink.Handle, name string) (netlink.Link, error) {
 		return nil, fmt.Errorf("making bridge %s: %w", name, err)
 	}
 	return linkUp(handle, name)
-}
-
-// LeaveNetwork takes the addresses that the node and its Services have off lo.
-func LeaveNetwork(of cluster.Cluster) error {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("opening netlink: %w", err)
-	}
-	defer handle.Close()
-	lo, err := handle.LinkByName(Loopback)
-	if err != nil {
-		return fmt.Errorf("finding lo: %w", err)
-	}
-	addresses, err := handle.AddrList(lo, unix.AF_INET)
-	if err != nil {
-		return fmt.Errorf("listing addresses of lo: %w", err)
-	}
-	var all []error
-	for _, address := range addresses {
-		for _, each := range []netip.Prefix{of.Pods, of.Services} {
-			if own, ok := netip.AddrFromSlice(address.IP.To4()); ok && each.Contains(own) {
-				all = append(all, handle.AddrDel(lo, &netlink.Addr{IPNet: address.IPNet})) // gVisor knows no more of it
-			}
-		}
-	}
-	return errors.Join(all...)
 }

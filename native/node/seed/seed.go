@@ -58,7 +58,7 @@ func Make(ctx context.Context, path, manifestFolder string, log io.Writer) error
 
 // serve starts a datastore that is empty, and an API server; failed gets why one of them ended.
 func serve(ctx context.Context, failed chan<- error, log io.Writer) error {
-	listener, err := components.ListenOn("127.0.0.1:0")
+	listener, err := components.ListenOn(nil, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
