@@ -48,8 +48,8 @@ func readGiven(options options) (given, error) {
 	return newGiven(found), nil
 }
 
-// keep writes what was given for the other process, and its files.
-func (g given) keep() error {
+// save writes what was given for the other process, and its files.
+func (g given) save() error {
 	data, err := json.Marshal(g.settings)
 	if err != nil {
 		return err
@@ -57,8 +57,8 @@ func (g given) keep() error {
 	return errors.Join(os.WriteFile(givenFile, data, 0o600), components.Configure(g.settings))
 }
 
-// keptGiven reads what keep wrote.
-func keptGiven() (given, error) {
+// savedGiven reads what save wrote.
+func savedGiven() (given, error) {
 	found, err := settings.ReadFile(givenFile)
 	return newGiven(found), err
 }

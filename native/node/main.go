@@ -38,6 +38,7 @@ type options struct {
 	api        int
 	everyCall  bool
 	settings   int
+	keep       bool
 }
 
 func (o options) where() fixes.Where { return fixes.Where{Entered: o.entered, InPlace: o.inPlace} }
@@ -58,6 +59,7 @@ func main() {
 	flags.IntVar(&options.api, "api-fd", -1, "descriptor of a listening socket by which the API is reached from outside")
 	flags.BoolVar(&options.everyCall, "every-call", false, "have the interceptor stop at every system call, to compare")
 	flags.IntVar(&options.settings, "settings-fd", -1, "descriptor of a JSON document with settings (package settings)")
+	flags.BoolVar(&options.keep, "keep", false, "have data that stay, in the folder that is mounted on "+boot.Kept)
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
 	err := flags.Parse(os.Args[1:])
 	if command := flags.Arg(0); err == nil && options.inPlace && command != "" && command != "doctor" && command != interceptedRole {

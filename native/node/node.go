@@ -41,7 +41,7 @@ const (
 	planFile        = "/run/sandkube/fixes.json"
 	rulesFile       = "/run/sandkube/interceptor.rules"
 	startedVariable = "SANDKUBE_STARTED" // nanoseconds since the epoch
-	readyDescriptor = 3                  // of the role kubernetes: at its end when containerd serves
+	readyDescriptor = 3                  // of the role kubernetes: a byte comes when containerd serves, the end to end
 )
 
 // node is what the parts of the boot share.
@@ -52,6 +52,7 @@ type node struct {
 	plan    fixes.Plan
 	given           // what the user wants, and the cluster that it makes
 	tenant  *tenant // nil if the node has its sandbox for itself
+	keep    bool    // there are data that stay
 	once    sync.Once
 	awaited atomic.Int32 // stages of whole that were not reached yet
 }
@@ -85,6 +86,7 @@ func (n *node) exited(status int) {
 func bootNode(options options) {
 	started := time.Now()
 	n := newNode(started)
+	n.keep = options.keep
 	var err error
 	if n.given, err = readGiven(options); err != nil {
 		n.fail("node", err)
@@ -102,9 +104,13 @@ func bootNode(options options) {
 	go boot.Reap(n.ctx, reapPeriod)
 	table := append(n.preparation(), n.runtime()...)
 	if n.plan.Intercepts() {
-		table = append(table, n.delegation(started, options.everyCall)...)
+		delegated, end := n.delegation(started, options.everyCall)
+		table = append(table, delegated...)
+		n.endInOrder(signalled(), end)
 	} else {
-		table = append(table, n.kubernetes()...)
+		c := newControl(n)
+		table = append(table, c.units()...)
+		n.endInOrder(signalled(), c.end)
 	}
 	n.start(table)
 	select {}
@@ -127,9 +133,9 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		boot.Configure(n.plan, n.cluster),
+		boot.Configure(n.plan, n.cluster, n.keep),
 		os.WriteFile(planFile, plan, 0o600),
-		n.keep(),
+		n.save(),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
 }
@@ -165,13 +171,20 @@ func catchLogs(output io.Writer) {
 
 // delegation runs Kubernetes under the interceptor. containerd stays outside: what it starts must see
 // its own files, and a process that ever was traced cannot do without its tracer.
-func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
+// The other process is told that containerd serves by a byte, and to end in order by the end of the pipe.
+func (n *node) delegation(started time.Time, everyCall bool) (table []units.Unit, end func()) {
 	served, serves, err := os.Pipe()
 	if err != nil {
 		n.fail("node", err)
 	}
-	told := func(context.Context) error { return serves.Close() }
+	told := func(context.Context) error {
+		_, err := serves.Write([]byte{1})
+		return err
+	}
+	begun, ended := make(chan struct{}), make(chan struct{})
 	intercept := func(ctx context.Context, _ func()) error {
+		close(begun)
+		defer close(ended)
 		program, err := os.Executable()
 		if err != nil {
 			return err
@@ -180,7 +193,11 @@ func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
 		if everyCall {
 			words = append(words, "--all")
 		}
-		command := exec.CommandContext(ctx, fixes.Interceptor, append(words, "--", program, interceptedRole)...)
+		words = append(words, "--", program, interceptedRole)
+		if n.keep {
+			words = append(words, "--keep")
+		}
+		command := exec.CommandContext(ctx, fixes.Interceptor, words...)
 		command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
 		command.ExtraFiles = []*os.File{served}
@@ -195,10 +212,18 @@ func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
 		}
 		return components.Command(command)
 	}
+	end = func() {
+		_ = serves.Close()
+		select {
+		case <-begun:
+			<-ended
+		default: // and it never will
+		}
+	}
 	return []units.Unit{
 		{Name: "interceptor", Needs: prepared, Silent: true, Run: intercept},
 		{Name: "told", Owner: "node", Needs: []string{"containerd"}, Silent: true, Do: told},
-	}
+	}, end
 }
 
 // runIntercepted is the role kubernetes. It does not return.
@@ -208,6 +233,7 @@ func runIntercepted(options options) {
 		started = time.Unix(0, nanoseconds)
 	}
 	n := newNode(started)
+	n.keep = options.keep
 	if options.inPlace {
 		n.tenant = newTenant(options)
 	}
@@ -216,20 +242,34 @@ func runIntercepted(options options) {
 		err = json.Unmarshal(data, &n.plan)
 	}
 	if err == nil {
-		n.given, err = keptGiven()
+		n.given, err = savedGiven()
 	}
 	if err != nil {
 		n.fail("node", err)
 	}
-	served := func(context.Context) error {
-		_, _ = os.NewFile(readyDescriptor, "ready").Read(make([]byte, 1))
+	containerd := os.NewFile(readyDescriptor, "containerd")
+	serves := make(chan struct{})
+	served := func(ctx context.Context) error {
+		select {
+		case <-serves:
+		case <-ctx.Done():
+		}
 		return nil
 	}
+	asked := func() {
+		one := make([]byte, 1)
+		if length, _ := containerd.Read(one); length == 1 {
+			close(serves)
+			_, _ = containerd.Read(one)
+		}
+	}
+	c := newControl(n)
+	n.endInOrder(asked, c.end)
 	n.start(append([]units.Unit{
 		{Name: "network", Owner: "node", Silent: true, Do: nothing},
 		{Name: "images", Owner: "node", Silent: true, Do: nothing},
 		{Name: "containerd", Silent: true, Do: served},
-	}, n.kubernetes()...))
+	}, c.units()...))
 	select {}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/component-base/version"
+
 	"sandkube/node/boot"
 	"sandkube/node/components"
 	"sandkube/node/dns"
@@ -30,7 +32,7 @@ var prepared = []string{"network", "images"}
 
 // preparation makes the sandbox what the components expect.
 func (n *node) preparation() []units.Unit {
-	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }
+	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan, n.keep)) }
 	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan, n.cluster), n.configure()) }
 	network := func(context.Context) error {
 		return boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)
@@ -60,27 +62,43 @@ type control struct {
 	*node
 	components *components.Kubernetes
 	listener   net.Listener
+	earlier    components.Earlier // what a datastore that was kept says of an earlier boot
+	begun      sync.Mutex
+	stopAPI    context.CancelFunc // nil until the API server runs
+	served     chan struct{}      // closed when it has ended
 }
 
-// kubernetes is the control plane, the kubelet, and what a cluster has beside them.
-func (n *node) kubernetes() []units.Unit {
-	c := &control{node: n}
-	api := []string{"apiserver"}
+func newControl(n *node) *control { return &control{node: n, served: make(chan struct{})} }
+
+// units are the control plane, the kubelet, and what a cluster has beside them.
+func (c *control) units() []units.Unit {
+	api, running := []string{"apiserver"}, []string{"history"}
 	table := []units.Unit{
-		{Name: "certificates", Owner: "node", Needs: prepared, Deadline: quick, Do: c.certify},
-		{Name: "datastore", Needs: prepared, Deadline: quick, Run: c.datastore},
+		{Name: "claim", Owner: "node", Needs: prepared, Deadline: quick, Silent: true, Do: c.claim},
+		{Name: "certificates", Owner: "node", Needs: []string{"claim"}, Deadline: quick, Do: c.certify},
+		{Name: "datastore", Needs: []string{"claim"}, Deadline: quick, Run: c.datastore},
 		{Name: "construction", Owner: "node", Needs: prepared, Deadline: quick, Silent: true, Do: c.construct},
 		{Name: "apiserver", Needs: []string{"certificates", "datastore", "construction"}, Deadline: slow, Run: c.serve, Ready: c.answers},
-		{Name: "ready", Owner: "kubelet", Needs: []string{"containerd", "apiserver"}, Deadline: slow, Run: c.kubelet, Ready: c.nodeReady},
+		{Name: "history", Owner: "apiserver", Needs: api, Deadline: slow, Silent: true, Do: c.history},
+		{Name: "ready", Owner: "kubelet", Needs: []string{"containerd", "history"}, Deadline: slow, Run: c.kubelet, Ready: c.nodeReady},
 		{Name: "accounts", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.accounts},
 		{Name: "manifests", Needs: api, Deadline: slow, Do: c.manifests},
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
 		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
-		{Name: "controllers", Owner: "controller-manager", Needs: api, Deadline: slow, Run: c.manage, Ready: c.controllers},
+		{Name: "controllers", Owner: "controller-manager", Needs: running, Deadline: slow, Run: c.manage, Ready: c.controllers},
 		{Name: "services", Needs: api, Deadline: slow, Run: c.services},
 		{Name: "dns", Needs: api, Deadline: slow, Run: c.dns},
 	}
-	return slices.DeleteFunc(table, func(one units.Unit) bool { return n.settings.Disabled(one.Name) })
+	return slices.DeleteFunc(table, func(one units.Unit) bool { return c.settings.Disabled(one.Name) })
+}
+
+// claim sees to it that data that were kept are of a version that this one may go on from.
+func (c *control) claim(context.Context) error {
+	if !c.keep {
+		return nil
+	}
+	components.Durable()
+	return components.Claim(boot.Kept, version.Get().GitVersion)
 }
 
 func (c *control) certify(context.Context) error {
@@ -119,7 +137,21 @@ func (c *control) construct(ctx context.Context) (err error) {
 }
 
 func (c *control) serve(ctx context.Context, _ func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.begun.Lock()
+	c.stopAPI = cancel
+	c.begun.Unlock()
+	defer close(c.served)
 	return c.components.APIServer(ctx, c.listener)
+}
+
+// history finds out what the datastore says of an earlier boot, which is no sign of this one.
+func (c *control) history(ctx context.Context) (err error) {
+	if c.keep {
+		c.earlier, err = components.History(ctx, c.client(pki.Admin), c.cluster.NodeName)
+	}
+	return err
 }
 
 func (c *control) answers(ctx context.Context) error {
@@ -136,7 +168,7 @@ func (c *control) kubelet(ctx context.Context, _ func()) error {
 // nodeReady also sees to the memory of the boot, which leaves much garbage: first pods start right after it; then the
 // node is mostly idle, and memory counts for more than time.
 func (c *control) nodeReady(ctx context.Context) error {
-	if err := components.NodeReady(ctx, c.client(pki.Admin), c.cluster.NodeName); err != nil {
+	if err := components.NodeReady(ctx, c.client(pki.Admin), c.cluster.NodeName, c.earlier); err != nil {
 		return err
 	}
 	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
@@ -177,7 +209,7 @@ func (c *control) manage(ctx context.Context, _ func()) error {
 }
 
 func (c *control) controllers(ctx context.Context) error {
-	return components.ControllersRun(ctx, c.client(pki.Admin))
+	return components.ControllersRun(ctx, c.client(pki.Admin), c.earlier)
 }
 
 func (c *control) services(ctx context.Context, ready func()) error {

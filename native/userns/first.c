@@ -101,11 +101,11 @@ static bool catches(pid_t pid, int signal)
 	return caught >> (signal - 1) & 1;
 }
 
-/* Waits for the end of the program, and has it end when this is told to. */
+/* Waits for the end of the program, and has it end when this is told to; in order, and in its own time, by SIGPWR. */
 static int await(pid_t child, const sigset_t *signals)
 {
 	struct timespec grace = {.tv_sec = GRACE};
-	bool asked = false;
+	bool asked = false, ending = false;
 	for (int status;;) {
 		siginfo_t found;
 		pid_t ended = waitpid(child, &status, WNOHANG);
@@ -116,8 +116,11 @@ static int await(pid_t child, const sigset_t *signals)
 		int signal = sigtimedwait(signals, &found, asked ? &grace : NULL);
 		if (signal == SIGCHLD || (signal < 0 && errno == EINTR))
 			continue;
-		kill(child, signal < 0 || asked || !catches(child, signal) ? SIGKILL : signal);
-		asked = true;
+		if (signal < 0 || asked || ending || !catches(child, signal))
+			signal = SIGKILL;
+		kill(child, signal);
+		ending = signal == SIGPWR;
+		asked = !ending;
 	}
 }
 
@@ -176,7 +179,7 @@ int run_first(const struct first *first, char **words)
 	char text[32];
 	sigset_t signals, before;
 	sigemptyset(&signals);
-	for (const int *each = (int[]){SIGCHLD, SIGTERM, SIGINT, SIGHUP, 0}; *each; each++)
+	for (const int *each = (int[]){SIGCHLD, SIGTERM, SIGINT, SIGHUP, SIGPWR, 0}; *each; each++)
 		sigaddset(&signals, *each);
 	sigprocmask(SIG_BLOCK, &signals, &before);
 	if (first->parent && (prctl(PR_SET_PDEATHSIG, SIGTERM) != 0 || getppid() != first->parent))

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster.place import Place
+from sandkube.cluster.place import SETTINGS, Place
 from sandkube.cluster.settings import Settings, plain
 from sandkube.decode import decode, decoded, placed
 from sandkube.documents import parse_json, parse_toml, read_file, toml_of
 from sandkube.errors import Problems, UserError
 
-FILE = "settings.json"
+FILE = SETTINGS
 _MANIFESTS = (".yaml", ".yml", ".json")
 _PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"))
 """Keys whose values are paths, below the folder of the file that says them."""
@@ -45,6 +45,11 @@ class Configured:
     def same(self, other: Configured) -> bool:
         """Whether a cluster would be the same, wherever its settings are from."""
         return self.document == other.document
+
+    def same_cluster(self, other: Configured) -> bool:
+        """Whether one goes on from data of the other: the node, and the network, are the same."""
+        mine, its = (each.document or plain(Settings()) for each in (self, other))
+        return (mine["cluster"], mine["node"]) == (its["cluster"], its["node"])
 
     def write(self, place: Place) -> None:
         """Keep it in a cluster's folder."""

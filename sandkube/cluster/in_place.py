@@ -64,10 +64,13 @@ class InPlace:
 
     folder: Path
     arguments: tuple[str, ...] = ()
+    data: str = ""
+    """The folder of data that stay; "" for none."""
 
     def run(self, _bundle: Path, _parent: int) -> list[str]:
         """Boot and stay, and end with whoever runs it; stages on standard output, logs on standard error."""
-        return [str(self.folder / SCRIPT), "run", "--with-parent", *self.arguments]
+        data = [f"--data={self.data}"] if self.data else []
+        return [str(self.folder / SCRIPT), "run", *data, "--with-parent", *self.arguments]
 
     def execute(self, command: Sequence[str]) -> list[str]:
         """Run a command in the node's file system, on this terminal."""

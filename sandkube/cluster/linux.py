@@ -58,6 +58,8 @@ class Linux:
     container: str
     name: str
     arguments: tuple[str, ...] = ()
+    data: str = ""
+    """The folder of data that stay; "" for none."""
 
     @property
     def _root(self) -> Path:
@@ -91,7 +93,8 @@ class Linux:
     def _apart(self, folders: dict[str, Path], options: Sequence[str], words: Sequence[str]) -> list[str]:
         busybox, script = self._root / "bin/busybox", self._root / "usr/share/sandkube/starter"
         options = [*options, *(f"--cgroup={folder}" for folder in folders.values())]
-        inside = [str(busybox), "sh", str(script), "apart", self.name, " ".join(folders), *words]
+        data = [f"--data={self.data}"] if self.data else []
+        inside = [str(busybox), "sh", str(script), "apart", *data, self.name, " ".join(folders), *words]
         return [str(self.userns), "--first", *options, *maps(), "--", *inside]
 
     def execute(self, command: Sequence[str]) -> list[str]:

@@ -22,6 +22,8 @@ from sandkube.errors import UserError
 
 _FILE = "programs.json"
 _BUNDLE = "bundle"
+KEPT = "/var/kept"
+"""Where a node has data that stay (native/node/boot/kept.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,10 @@ class Programs:
         spec["root"]["path"] = str(root)
         spec["process"]["args"] += words
         spec["hostname"] = self.configured.node_name
+        if place.kept:
+            spec["process"]["args"].append("--keep")
+            source = {"source": str(place.data), "type": "bind", "options": ["rbind", "rw"]}
+            spec["mounts"].append({"destination": KEPT} | source)
         (folder / "config.json").write_text(json.dumps(spec))
 
 
@@ -89,10 +95,12 @@ def sandbox(place: Place, container: str) -> Sandbox | InPlace | Linux:
     found = _read(place)
     if found is None:
         raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}")
+    data = str(place.data) if place.kept else ""
     if found.kind == in_place.KIND:
-        return InPlace(place.folder / in_place.NAME, found.arguments)
+        return InPlace(place.folder / in_place.NAME, found.arguments, data)
     if KINDS[found.kind].native:
-        return Linux(Path(found.runsc), place.folder, container, configured_of(place).node_name, found.arguments)
+        name = configured_of(place).node_name
+        return Linux(Path(found.runsc), place.folder, container, name, found.arguments, data)
     return Sandbox(Path(found.runsc), place.runsc, container, found.kind)
 
 

@@ -128,11 +128,13 @@ class Sandbox:
 
     def _reach(self, bundle: Path) -> list[str]:
         """The files that a confined sandbox needs, with rights to them."""
-        root = json.loads((bundle / "config.json").read_text())["root"]["path"]
+        spec = json.loads((bundle / "config.json").read_text())
+        root = spec["root"]["path"]
+        bound = [each["source"] for each in spec.get("mounts", ()) if each["type"] == "bind"]
         paths = {
             "--execute": [self.runsc],
             "--read": [bundle, bundle / root, "/proc", "/sys", "/etc/localtime", "/dev/urandom"],
-            "--write": [self.root, "/dev/null"],
+            "--write": [self.root, "/dev/null", *bound],
         }
         return [word for option, places in paths.items() for each in places for word in (option, str(each))]
 
@@ -144,6 +146,10 @@ class Sandbox:
     def port_forward(self, local: int, remote: int, parent: int) -> list[str]:
         """Forward a port of this machine's loopback (0: a free one) into the sandbox."""
         return self._runsc(parent, "port-forward", self.container, f"{local}:{remote}")
+
+    def end(self, parent: int) -> list[str]:
+        """Have the node end in order (native/node/end.go)."""
+        return self._runsc(parent, "kill", self.container, "PWR")
 
     def execute(self, command: Sequence[str]) -> list[str]:
         """Run a command in the sandbox, on this terminal."""

@@ -28,6 +28,7 @@ class Row:
     folder: Path
     reason: str
     settings: str = ""
+    kept: bool = False
 
 
 def describe(state: State) -> str:
@@ -39,7 +40,11 @@ def describe(state: State) -> str:
 
 def _reason(place: Place, state: State) -> str:
     again = f"./do run-cluster --name {place.name} starts it anew, ./do stop-cluster --name {place.name} clears it away"
+    if place.kept:
+        again = f"./do run-cluster --name {place.name} starts it again, ./do delete-cluster --name {place.name} ends it"
     match describe(state):
+        case "stopped" if place.kept:
+            return f"its data stay; {again}"
         case "killed":
             return f"its supervisor ended without a word: killed, out of disk space, or the machine restarted; {again}"
         case "failed":
@@ -54,7 +59,7 @@ def row(place: Place) -> Row:
     state = place.read()
     if state is None:
         reason = f"its state file is missing or damaged; ./do stop-cluster --name {place.name} clears it away"
-        return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason)
+        return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason, kept=place.kept)
     alive = state.alive()
     configured = configured_of(place)
     return Row(
@@ -68,6 +73,7 @@ def row(place: Place) -> Row:
         folder=place.folder,
         reason=_reason(place, state),
         settings=configured.origin,
+        kept=place.kept,
     )
 
 

@@ -3,8 +3,9 @@
     python -m sandkube.cluster.supervisor FOLDER PORT EVENTS_FD
 
 It passes on the node's stages as JSON lines on the pipe EVENTS_FD, splits the node's log by component, forwards the
-port of the API, and records its state. SIGTERM ends it, and so does the removal of its state file. Its children die
-with it, however it ends: runsc by PR_SET_PDEATHSIG, sandbox and gofer because an attached runsc asks for the same.
+port of the API, and records its state. SIGTERM ends it, in order where data stay; SIGINT ends it at once, and so does
+the removal of its state file. Its children die with it, however it ends: runsc by PR_SET_PDEATHSIG, sandbox and gofer
+because an attached runsc asks for the same.
 """
 
 from __future__ import annotations
@@ -196,6 +197,25 @@ class Supervisor:
         self._stopping = True
         self._end_sandbox()
 
+    def _stop_in_order(self) -> None:
+        """Have a node end in order that has something to lose, and let it take its time."""
+        if not self._place.kept or self._state.phase != "running":
+            self._stop()
+        elif not self._stopping:
+            self._stopping = True
+            self._keep(self._ask_to_end())
+
+    async def _ask_to_end(self) -> None:
+        assert self._main is not None
+        if not isinstance(self._sandbox, Sandbox):
+            signal_descendant(self._main.pid, signal.SIGPWR)
+            return
+        asked = await self._start(self._sandbox.end(os.getpid()))
+        said, complaint = await asked.communicate()
+        if asked.returncode != 0 and not self._end.is_set():
+            self._logs.write(said + complaint)
+            self._end_sandbox()
+
     def _on_end(self) -> None:
         """The sandbox's main process has ended; what is left of it would hold the pipes open."""
         self._end.set()
@@ -208,7 +228,8 @@ class Supervisor:
     async def live(self) -> int:
         """Boot and serve until the sandbox has ended; the exit status of runsc."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signal.SIGTERM, self._stop_in_order)
+        for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop)
         status = 0
         try:
@@ -265,7 +286,7 @@ class Supervisor:
             if not self._stopping:
                 self._record(phase="failed", port=0, reason=f"{event['component']}: {event['error']}")
             elif (self._place.folder / STATE).exists():
-                self._record(phase="stopped", port=0)
+                self._record(phase="stopped", port=self._port if self._place.kept else 0)
         self._tell({"type": "stopped"} if self._stopping else event)
         return 0 if self._stopping else 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,6 +71,41 @@ def inside(cluster: Cluster, script: str, stdin: str = "") -> subprocess.Complet
         input=stdin,
         timeout=60,
     )
+
+
+def ordinary_python() -> str:
+    """A Python that the user nobody may run; this one may be below a home that is closed to others."""
+    for each in (sys.executable, "/usr/bin/python3"):
+        code = "import sys; sys.exit(sys.version_info < (3, 11))"
+        with_user = {"user": "nobody", "cwd": "/", "capture_output": True}
+        try:
+            if subprocess.run([each, "-c", code], **with_user).returncode == 0:  # type: ignore[call-overload]
+                return each
+        except OSError:
+            continue
+    pytest.skip("there is no Python 3.11 that the user nobody may run")
+
+
+def as_nobody(script: str, made: Programs, folders: pytest.TempPathFactory, *more: str) -> str:
+    """What a script says, run by the user nobody with this checkout, programs, a folder and a kind."""
+    base = folders.mktemp("ordinary")
+    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
+        folder.chmod(folder.stat().st_mode | 0o011)
+    os.chown(base, 65534, 65534)
+    words = [str(each) for each in (ROOT, made.runsc, made.bundle, made.kubectl, base, made.kind)]
+    done = subprocess.run(
+        [ordinary_python(), "-c", script, *words, *more],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture

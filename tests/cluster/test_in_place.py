@@ -114,6 +114,30 @@ def is_in_a_network_of_its_own(guest: Guest) -> None:
     assert guest("/bin/busybox", "nc", "-w", "2", "10.88.0.1", "6443").returncode != 0
 
 
+@pytest.mark.parametrize("guest", ["modern, locked"], indirect=True)
+def test_data_that_stay(guest: Guest) -> None:
+    """They are in a folder of the sandbox: after an end in order, and after the node's processes were killed."""
+
+    def do(*words: str) -> str:
+        done = guest(SCRIPT, *words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    start = ("start", "--data=/tmp/new/data")
+    do(*start)
+    kubeconfig = guest("/bin/busybox", "cat", "/opt/sandkube-node/state/kubeconfig").stdout
+    do("kubectl", "create", "configmap", "one")
+    assert do("stop") == "the node is stopped\n"
+    assert guest("/bin/busybox", "stat", "-c%s", "/tmp/new/data/db/state.db-wal").stdout == "0\n"
+    do(*start)
+    assert guest("/bin/busybox", "cat", "/opt/sandkube-node/state/kubeconfig").stdout == kubeconfig
+    do("kubectl", "create", "configmap", "two")
+    kill(guest, "pid")
+    do(*start)
+    assert do("kubectl", "get", "configmap", "one", "two", "--output=name") == "configmap/one\nconfigmap/two\n"
+    do("stop", "--now")
+
+
 def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     started = guest(SCRIPT, "start")
     assert started.returncode == 0, started.stderr

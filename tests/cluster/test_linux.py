@@ -22,8 +22,7 @@ from sandkube.cluster.processes import tree_of
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
-from tests.cluster.conftest import ROOT, Cluster, boot, inside, of_kind
-from tests.cluster.test_boot import ordinary_python
+from tests.cluster.conftest import ROOT, Cluster, boot, inside, of_kind, ordinary_python
 from tests.cluster.test_hostile import create, pod, service
 
 

@@ -15,7 +15,7 @@ from hypothesis import given as any_of
 from hypothesis import strategies as st
 
 from sandkube.app.options import Option
-from sandkube.app.run_cluster import _check_same
+from sandkube.app.run_cluster import _check_same, _with_data
 from sandkube.app.settings import OPTIONS, configured, configured_by
 from sandkube.cluster.configured import Configured, configure, configured_of, merged
 from sandkube.cluster.place import Place, place
@@ -273,15 +273,28 @@ def test_a_cluster_keeps_what_it_was_started_with(one: Place, tmp_path: Path) ->
     wanted.write(one)
     assert configured_of(one) == wanted
     assert (one.folder / "settings.json").stat().st_mode & 0o777 == 0o600
-    _check_same(one, wanted)
-    _check_same(one, Configured())  # nobody wants anything
+    _check_same(one, wanted, keep=False)
+    _check_same(one, Configured(), keep=False)  # nobody wants anything
     for options, message in (({"api_port": 6443}, "the settings of"), ({"node_name": "two"}, "the settings of")):
         with pytest.raises(UserError) as caught:
-            _check_same(one, given(tmp_path, (tmp_path / "sandkube.toml").read_text(), **options))
+            _check_same(one, given(tmp_path, (tmp_path / "sandkube.toml").read_text(), **options), keep=False)
         assert message in caught.value.message
         assert caught.value.message.startswith(
             f"cluster a is running already, with those of {tmp_path}/sandkube.toml: "
         )
+
+
+def test_settings_stay_with_data(one: Place, tmp_path: Path) -> None:
+    wanted = given(tmp_path, 'verbosity = 2\n[node]\nname = "one"')
+    wanted.write(one)
+    assert _with_data(one, Configured()) == Configured(), "no data, nothing that stays"
+    one.data.mkdir()
+    assert _with_data(one, Configured()) == wanted
+    louder = given(tmp_path, 'verbosity = 4\n[node]\nname = "one"')
+    assert _with_data(one, louder) == louder
+    for other in ('[node]\nname = "two"', "verbosity = 2", '[node]\nname = "one"\n[cluster]\ndomain = "else.where"'):
+        with pytest.raises(UserError, match="cluster a has data of a node or network with other settings"):
+            _with_data(one, given(tmp_path, other))
 
 
 ODD: Any = st.sampled_from(

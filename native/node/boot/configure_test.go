@@ -37,16 +37,25 @@ func TestEveryTemplateIsFilledIn(t *testing.T) {
 	}
 }
 
+// It is of its form, and another one each time, but for a node that finds the one of its earlier boots.
 func TestMachineID(t *testing.T) {
 	seen := map[string]bool{}
-	for range 2 {
-		path := filepath.Join(t.TempDir(), "machine-id")
-		if err := machineID(path); err != nil {
+	for range 3 {
+		text := machineID()
+		if !regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\n$`).Match(text) || seen[string(text)] {
+			t.Errorf("%q", text)
+		}
+		seen[string(text)] = true
+	}
+	stays := t.TempDir()
+	for at := range 2 {
+		configured := t.TempDir()
+		if err := keepMachineID(stays, configured); err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile(path)
-		if err != nil || !regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\n$`).Match(text) || seen[string(text)] {
-			t.Errorf("%q, %v", text, err)
+		text, err := os.ReadFile(filepath.Join(configured, "machine-id"))
+		if err != nil || seen[string(text)] != (at == 1) {
+			t.Errorf("boot %d: %q, %v", at, text, err)
 		}
 		seen[string(text)] = true
 	}

@@ -38,8 +38,8 @@ var written = []string{
 	state + "/kubelet/pods",
 }
 
-// Mounts makes the file systems that everything else needs.
-func Mounts(plan fixes.Plan) error {
+// Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
+func Mounts(plan fixes.Plan, keep bool) error {
 	unix.Umask(0o022)
 	for _, each := range fresh {
 		if err := tmpfs(each.path, each.mode); err != nil {
@@ -60,6 +60,11 @@ func Mounts(plan fixes.Plan) error {
 	}
 	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"} {
 		if err := os.MkdirAll(each, 0o700); err != nil {
+			return err
+		}
+	}
+	if keep {
+		if err := keepFolders(); err != nil {
 			return err
 		}
 	}

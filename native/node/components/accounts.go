@@ -42,7 +42,7 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 		return fmt.Errorf("service account default: %w", err)
 	}
 	bundle := &v1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"},
+		ObjectMeta: metav1.ObjectMeta{Name: trustBundle},
 		Data:       map[string]string{"ca.crt": string(authority)},
 	}
 	err = created(ctx, func(ctx context.Context) error {
@@ -50,7 +50,7 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("config map kube-root-ca.crt: %w", err)
+		return fmt.Errorf("config map %s: %w", trustBundle, err)
 	}
 	return nil
 }

@@ -67,6 +67,8 @@ func (k *Kubernetes) apiserverArguments() ([]string, error) {
 		"--enable-aggregator-routing=true", // admission webhooks reach their Services by endpoint
 		"--allow-privileged=true",
 		"--profiling=false",
+		// At its end it tells watches to end as well, and does not wait for them to.
+		"--shutdown-watch-termination-grace-period=1s",
 	}
 	if len(s.FeatureGates) > 0 {
 		own = append(own, "--feature-gates="+settings.Assigned(s.FeatureGates))

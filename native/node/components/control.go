@@ -18,6 +18,7 @@ import (
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
+	kubeletpods "k8s.io/kubernetes/pkg/kubelet"
 
 	"sandkube/node/cluster"
 	"sandkube/node/settings"
@@ -118,3 +119,7 @@ func (k *Kubernetes) Kubelet(ctx context.Context) error {
 	}
 	return err
 }
+
+// EndPods ends all pods with their hooks and grace periods, as they would be deleted, and leaves them in the API: the next
+// kubelet starts them again. (The kubelet is patched to do so.)
+func EndPods(ctx context.Context) error { return kubeletpods.StopPods(ctx) }
