@@ -6,6 +6,7 @@
 //	sandkube-node sweep                            remove cgroups that a node in place left; native/starter starts it
 //	sandkube-node api-port SETTINGS                print the API's port; native/starter starts it
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
+//	sandkube-node traffic                          serve what pods send; started by the first form, or by the next
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -25,7 +26,9 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/fixes"
+	"sandkube/node/logs"
 	"sandkube/node/seed"
+	"sandkube/node/traffic"
 )
 
 // options of the command line.
@@ -92,6 +95,12 @@ func main() {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}
+	case traffic.Role:
+		sink := logs.New(os.Stderr)
+		logs.Catch(sink.Current(traffic.Role))
+		err := traffic.Run(context.Background(), os.Stdin, os.Stdout, sink)
+		fmt.Fprintln(sink.Component(traffic.Role), "it ended:", err)
+		os.Exit(1)
 	case interceptedRole:
 		runIntercepted(options)
 	default:

@@ -5,10 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
-	golog "log"
 	"os"
 	"os/exec"
 	"runtime"
@@ -68,7 +65,7 @@ func newNode(started time.Time) *node {
 			n.fail(component, err)
 		}
 	})
-	catchLogs(n.sink.Current("node"))
+	logs.Catch(n.sink.Current("node"))
 	components.NameClients(n.sink.Running)
 	klog.OsExit = n.exited
 	logrus.StandardLogger().ExitFunc = n.exited
@@ -153,20 +150,6 @@ func (n *node) images() error {
 		return nil
 	}
 	return images.Mount(fixes.ImageStore, imageTarget)
-}
-
-// catchLogs sends what libraries log to one writer.
-func catchLogs(output io.Writer) {
-	flags := flag.NewFlagSet("klog", flag.PanicOnError)
-	klog.InitFlags(flags)
-	for _, each := range []string{"-logtostderr=false", "-one_output=true", "-stderrthreshold=FATAL"} {
-		if err := flags.Parse([]string{each}); err != nil {
-			panic(err)
-		}
-	}
-	klog.SetOutput(output)
-	logrus.SetOutput(output)
-	golog.SetOutput(output)
 }
 
 // delegation runs Kubernetes under the interceptor. containerd stays outside: what it starts must see

@@ -13,10 +13,10 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
-	"sandkube/node/dns"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
 	"sandkube/node/services"
+	"sandkube/node/traffic"
 	"sandkube/node/units"
 )
 
@@ -63,12 +63,16 @@ type control struct {
 	components *components.Kubernetes
 	listener   net.Listener
 	earlier    components.Earlier // what a datastore that was kept says of an earlier boot
+	parts      *parts             // of traffic
 	begun      sync.Mutex
 	stopAPI    context.CancelFunc // nil until the API server runs
 	served     chan struct{}      // closed when it has ended
 }
 
-func newControl(n *node) *control { return &control{node: n, served: make(chan struct{})} }
+func newControl(n *node) *control {
+	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
+	return &control{node: n, parts: newParts(wanted...), served: make(chan struct{})}
+}
 
 // units are the control plane, the kubelet, and what a cluster has beside them.
 func (c *control) units() []units.Unit {
@@ -86,10 +90,13 @@ func (c *control) units() []units.Unit {
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
 		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
 		{Name: "controllers", Owner: "controller-manager", Needs: running, Deadline: slow, Run: c.manage, Ready: c.controllers},
-		{Name: "services", Needs: api, Deadline: slow, Run: c.services},
-		{Name: "dns", Needs: api, Deadline: slow, Run: c.dns},
+		{Name: traffic.Role, Needs: api, Silent: true, Run: c.traffic, Again: true},
+		{Name: traffic.Services, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.Services)},
+		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
 	}
-	return slices.DeleteFunc(table, func(one units.Unit) bool { return c.settings.Disabled(one.Name) })
+	return slices.DeleteFunc(table, func(one units.Unit) bool {
+		return c.settings.Disabled(one.Name) || one.Name == traffic.Role && c.parts.left == 0
+	})
 }
 
 // claim sees to it that data that were kept are of a version that this one may go on from.
@@ -212,10 +219,66 @@ func (c *control) controllers(ctx context.Context) error {
 	return components.ControllersRun(ctx, c.client(pki.Admin), c.earlier)
 }
 
-func (c *control) services(ctx context.Context, ready func()) error {
-	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan, c.cluster), services.On(c.cluster), sync.OnceFunc(ready))
+// traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.
+func (c *control) traffic(ctx context.Context, ready func()) error {
+	var settings traffic.Settings
+	if !c.settings.Disabled(traffic.Services) {
+		settings.Services = &traffic.ServicesSettings{
+			Kubeconfig: components.Kubeconfig(pki.Services),
+			Device:     boot.Device(c.plan, c.cluster),
+			Node:       services.On(c.cluster),
+		}
+	}
+	if !c.settings.Disabled(traffic.DNS) {
+		settings.DNS = &traffic.DNSSettings{
+			Kubeconfig: components.Kubeconfig(pki.DNS),
+			Domain:     c.cluster.Domain,
+			Address:    c.cluster.DNS,
+		}
+	}
+	return components.Traffic(ctx, settings, c.sink.Joined("traffic"), func(part string) {
+		if c.parts.reached(part) {
+			ready()
+		}
+	})
 }
 
-func (c *control) dns(ctx context.Context, ready func()) error {
-	return dns.Run(ctx, components.Kubeconfig(pki.DNS), c.cluster.Domain, c.cluster.DNS, sync.OnceFunc(ready))
+// parts are those of traffic, each with a channel that is closed when it serves for the first time.
+type parts struct {
+	mu      sync.Mutex
+	serving map[string]chan struct{}
+	left    int
+}
+
+func newParts(names ...string) *parts {
+	p := &parts{serving: map[string]chan struct{}{}, left: len(names)}
+	for _, name := range names {
+		p.serving[name] = make(chan struct{})
+	}
+	return p
+}
+
+// reached notes that a part serves; it says whether all do.
+func (p *parts) reached(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.serving[name]: // it was started again
+	default:
+		close(p.serving[name])
+		p.left--
+	}
+	return p.left == 0
+}
+
+// awaits returns when a part serves.
+func (p *parts) awaits(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-p.serving[name]:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
