@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs
+from sandkube.run import base_environment
 from tests.cluster.conftest import ROOT, boot
 
 MADE = "1980-01-01T00:00:00Z"
@@ -51,6 +54,23 @@ def test_a_cluster_adds_nothing_to_it_and_changes_nothing(listed: list[dict[str,
     assert [name(one) for one in listed if one not in seeded] == []
     changed = {name(one) for one in seeded if int(one["metadata"]["resourceVersion"]) > last}
     assert changed <= COMPLETED
+
+
+@pytest.mark.usefixtures("programs")
+def test_it_has_the_same_bytes_again(tmp_path: Path) -> None:
+    """Made outside of the build sandbox: another folder, user and umask, other ports."""
+    result = ROOT / "outputs/result"
+    manifests = result / "rootfs-files/etc/sandkube/manifests"
+    subprocess.run(
+        [str(result / "node/bin/sandkube-node"), "seed", str(tmp_path / "state.db"), str(manifests)],
+        cwd=tmp_path,
+        env=base_environment(tmp_path) | {"TMPDIR": str(tmp_path)},
+        umask=0o077,
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    assert (tmp_path / "state.db").read_bytes() == (result / "seed/state.db").read_bytes()
 
 
 def test_it_holds_no_secret() -> None:
