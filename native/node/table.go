@@ -85,12 +85,7 @@ func (n *node) kubernetes() []units.Unit {
 }
 
 func (c *control) certify(context.Context) error {
-	credentials, err := pki.Cluster(components.PKI, components.Server, pki.Names{
-		Node:           components.NodeName,
-		NodeAddress:    net.ParseIP(boot.NodeAddress),
-		ServiceAddress: net.ParseIP(components.ServiceAddress),
-		Domain:         components.Domain,
-	}, time.Now())
+	credentials, err := components.Credentials(components.Server)
 	if err != nil {
 		return err
 	}

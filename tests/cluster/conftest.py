@@ -59,7 +59,7 @@ def boot(one: Place, programs: Programs) -> Cluster:
     return Cluster(one, Kubectl(programs.kubectl, one), events)
 
 
-def inside(cluster: Cluster, script: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def inside(cluster: Cluster, script: str, stdin: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
     """Run a script in the node's own root and network."""
     return subprocess.run(
         sandbox_of(cluster.place, cluster.state.container).execute(["sh", "-c", script]),
@@ -67,7 +67,7 @@ def inside(cluster: Cluster, script: str, stdin: str = "") -> subprocess.Complet
         capture_output=True,
         text=True,
         input=stdin,
-        timeout=60,
+        timeout=timeout,
     )
 
 

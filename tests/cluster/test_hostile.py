@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +13,9 @@ from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.programs import Programs
-from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
-from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, Cluster, boot
+from tests.cluster.conftest import ROOT, Cluster, boot, inside
 
 FLOWS = 100_000
 GROWTH = 200  # MB that a flood may add to a cluster's memory; 1,000 flows of 128 KB would be 128
@@ -155,12 +151,8 @@ def test_a_fork_bomb_ends_in_its_pod(mine: Cluster) -> None:
 
 def test_node_ports_are_outside_of_connections(mine: Cluster) -> None:
     """So is what gVisor has otherwise in its range of ports of outgoing connections: 16000 to 65535."""
-    command = ["cat", "/proc/sys/net/ipv4/ip_local_port_range", "/etc/machine-id", "/etc/hosts", "/etc/resolv.conf"]
-    sandbox = sandbox_of(mine.place, mine.state.container)
-    said = subprocess.run(
-        sandbox.execute(command), env=base_environment(Path("/root")), capture_output=True
-    ).stdout.decode()
-    lines = said.splitlines()
+    files = "/proc/sys/net/ipv4/ip_local_port_range /etc/machine-id /etc/hosts /etc/resolv.conf"
+    lines = inside(mine, f"cat {files}").stdout.splitlines()
     assert lines[0].split() == ["32768", "60999"]
     assert len(lines[1]) == 32
     assert "10.88.0.1\trunsc" in lines

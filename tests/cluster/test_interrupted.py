@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import tempfile
-from pathlib import Path
 
 import pytest
 
-from sandkube.cluster.programs import sandbox as sandbox_of
-from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, Cluster
+from tests.cluster.conftest import ROOT, Cluster, inside
 
 PROGRAM = ROOT / "outputs/result/test-interrupted/bin/interrupted"
 BUNDLE = "/run/signalled"
@@ -30,16 +28,10 @@ DIFFERENT["legacy-9p"] = DIFFERENT["legacy"]
 """What a call comes to where it is not what this kernel does: by a handler with SA_RESTART, by one without, stopped."""
 
 
-def inside(cluster: Cluster, script: str, stdin: bytes = b"") -> str:
-    done = subprocess.run(
-        sandbox_of(cluster.place, cluster.state.container).execute(["sh", "-c", script]),
-        env=base_environment(Path("/root")),
-        capture_output=True,
-        input=stdin,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    return done.stdout.decode()
+def said(cluster: Cluster, script: str, stdin: str = "") -> str:
+    done = inside(cluster, script, stdin, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def table(text: str) -> dict[str, str]:
@@ -56,8 +48,8 @@ def test_calls_restart_as_on_this_kernel(cluster: Cluster, different: dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         here = table(subprocess.run([PROGRAM, folder], check=True, capture_output=True, text=True).stdout)
     assert len(here) > 30
-    script = "mkdir -p /run/interrupted && cd /run/interrupted && cat >program && chmod +x program && ./program ."
-    there = table(inside(cluster, script, PROGRAM.read_bytes()))
+    script = "mkdir -p /run/interrupted && cd /run/interrupted && base64 -d >program && chmod +x program && ./program ."
+    there = table(said(cluster, script, base64.b64encode(PROGRAM.read_bytes()).decode()))
     print("\n".join(f"{name:30}{here[name]:24}{there.get(name)}" for name in here))
     assert {name: each for name, each in there.items() if each != here[name]} == different
     assert set(there) == set(here)
@@ -65,13 +57,13 @@ def test_calls_restart_as_on_this_kernel(cluster: Cluster, different: dict[str, 
 
 def test_a_container_starts_whose_init_was_signalled(cluster: Cluster) -> None:
     """Go's runtime sends itself SIGURG at any time; runc's init waits in an open of a FIFO."""
-    made = inside(
+    made = said(
         cluster,
         f"mkdir -p {BUNDLE}/rootfs/bin && cd {BUNDLE} && cp /bin/busybox rootfs/bin && runc spec && cat config.json",
     )
     spec = json.loads(made)
     spec["process"] |= {"terminal": False, "args": ["/bin/busybox", "true"]}
-    inside(cluster, f"cat >{BUNDLE}/config.json", json.dumps(spec).encode())
+    said(cluster, f"cat >{BUNDLE}/config.json", json.dumps(spec))
     script = f"""\
 cd {BUNDLE}
 [ -e /proc/sys/kernel/cap_last_cap ] && plain=/usr/libexec/sandkube/runc
@@ -83,4 +75,4 @@ for runc in runc $plain; do
     $runc delete signalled
 done
 """
-    inside(cluster, script)
+    said(cluster, script)

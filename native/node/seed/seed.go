@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -61,13 +60,7 @@ func serve(ctx context.Context, failed chan<- error, log io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = pki.Cluster(components.PKI, "https://"+listener.Addr().String(), pki.Names{
-		Node:           components.NodeName,
-		NodeAddress:    net.ParseIP(boot.NodeAddress),
-		ServiceAddress: net.ParseIP(components.ServiceAddress),
-		Domain:         components.Domain,
-	}, time.Now())
-	if err != nil {
+	if _, err = components.Credentials("https://" + listener.Addr().String()); err != nil {
 		return err
 	}
 	kubernetes, err := components.New(ctx, log)

@@ -50,17 +50,13 @@ func TestExternalAddressesTakeNothingOver(t *testing.T) {
 	}))
 	all := []*v1.Service{thief, victim}
 	got := desired(all, []*discovery.EndpointSlice{sliceOf(victim, "10.88.0.3"), sliceOf(thief, "10.88.0.66")}, nil, testNode)
-	for place, owner := range map[string]string{
+	owned(t, got, map[string]string{
 		"10.96.82.7:80":   "default/victim:80/TCP",
 		"10.96.82.7:8080": "",
 		"10.96.0.1:443":   "",
 		"10.88.0.3:8080":  "",
 		"192.0.2.1:8080":  "aaa/thief:8080/TCP",
-	} {
-		if by := servedBy(got, place); by != owner {
-			t.Errorf("%s is served for %q, not for %q", place, by, owner)
-		}
-	}
+	})
 	if slices.Contains(got.Addresses, netip.MustParseAddr("10.88.0.3")) {
 		t.Error("the node takes a pod's address")
 	}
@@ -69,6 +65,16 @@ func TestExternalAddressesTakeNothingOver(t *testing.T) {
 		"aaa/thief: external address 10.96.0.1 is of a range of the cluster",
 		"aaa/thief: external address 10.96.82.7 is of a range of the cluster",
 	)
+}
+
+// owned checks for whom places are served; for nobody where the owner is empty.
+func owned(t *testing.T, got state, owners map[string]string) {
+	t.Helper()
+	for place, owner := range owners {
+		if by := servedBy(got, place); by != owner {
+			t.Errorf("%s is served for %q, not for %q", place, by, owner)
+		}
+	}
 }
 
 func hostPort(container, address string, port uint16) hostPorts {
@@ -95,7 +101,7 @@ func TestOrderOfKinds(t *testing.T) {
 	second := named("bbb", "external", testService("10.96.0.10", func(s *v1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1"} }))
 	pods := []hostPorts{hostPort("pod", "", 80), hostPort("pod", "", 30080), hostPort("pod", "", 9000)}
 	got := desired([]*v1.Service{second, external, port, cluster}, nil, pods, node)
-	for place, owner := range map[string]string{
+	owned(t, got, map[string]string{
 		"10.96.0.7:80":    "zzz/cluster:80/TCP",
 		"10.88.0.1:30080": "yyy/port:80/TCP",
 		"127.0.0.1:30080": "yyy/port:80/TCP",
@@ -103,11 +109,7 @@ func TestOrderOfKinds(t *testing.T) {
 		"127.0.0.1:80":    "host port :80/TCP of pod",
 		"192.0.2.1:80":    "aaa/external:80/TCP",
 		"10.88.0.1:9000":  "host port :9000/TCP of pod",
-	} {
-		if by := servedBy(got, place); by != owner {
-			t.Errorf("%s is served for %q, not for %q", place, by, owner)
-		}
-	}
+	})
 	if len(got.Refused) != 6 {
 		t.Errorf("refused: %s", strings.Join(got.Refused, "\n"))
 	}

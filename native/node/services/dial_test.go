@@ -50,13 +50,7 @@ func TestStaleEndpoints(t *testing.T) {
 	}
 	f.createService(testService(serviceAddress))
 	f.createSlice(testSlice(v1.ProtocolTCP, 8080, endpoints...))
-	var conn net.Conn
-	eventually(t, "connected", func() bool {
-		var err error
-		conn, err = net.Dial("tcp4", serviceAddress+":80")
-		return err == nil
-	})
-	defer conn.Close()
+	conn := connected(t)
 	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	began := time.Now()
 	_, err := conn.Read(make([]byte, 1))

@@ -144,6 +144,19 @@ func eventually(t *testing.T, what string, reached func() bool) {
 	}
 }
 
+// connected is a connection to the Service, closed at the test's end.
+func connected(t *testing.T) net.Conn {
+	t.Helper()
+	var conn net.Conn
+	eventually(t, "connected", func() bool {
+		var err error
+		conn, err = net.Dial("tcp4", serviceAddress+":80")
+		return err == nil
+	})
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // ask sends nothing and reads until the end.
 func ask(address string) (string, error) {
 	conn, err := net.Dial("tcp4", address)

@@ -173,16 +173,7 @@ func TestErrorThatStays(t *testing.T) {
 func TestRemovedEndpointAnswersNoMore(t *testing.T) {
 	var all *flows
 	f := start(t, func(p *proxy) { all = p.table.flows })
-	serveUDP(t, "127.1.0.1", "one")
-	serveUDP(t, "127.1.0.2", "two")
-	f.createService(testService(serviceAddress, udpService))
-	slice := testSlice(v1.ProtocolUDP, 8080, endpoint("127.1.0.1"))
-	f.createSlice(slice)
-	conn, err := net.Dial("udp4", serviceAddress+":80")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
+	conn, slice := firstOfTwo(t, f)
 	askUDP(t, conn, "a")
 	all.mu.Lock()
 	all.idle = time.Hour

@@ -123,13 +123,7 @@ func TestResetIsPassedOn(t *testing.T) {
 	})
 	f.createService(testService(serviceAddress))
 	f.createSlice(testSlice(v1.ProtocolTCP, 8080, endpoint("127.1.0.1")))
-	var conn net.Conn
-	eventually(t, "connected", func() bool {
-		var err error
-		conn, err = net.Dial("tcp4", serviceAddress+":80")
-		return err == nil
-	})
-	defer conn.Close()
+	conn := connected(t)
 	fmt.Fprint(conn, "x")
 	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("read: %v, want a reset", err)
@@ -146,13 +140,7 @@ func TestConnectionsSurviveChanges(t *testing.T) {
 	f.createService(testService(serviceAddress))
 	slice := testSlice(v1.ProtocolTCP, 8080, endpoint("127.1.0.1"))
 	f.createSlice(slice)
-	var conn net.Conn
-	eventually(t, "connected", func() bool {
-		var err error
-		conn, err = net.Dial("tcp4", serviceAddress+":80")
-		return err == nil
-	})
-	defer conn.Close()
+	conn := connected(t)
 	exchange := func() {
 		t.Helper()
 		fmt.Fprint(conn, "x")

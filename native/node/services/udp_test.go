@@ -35,9 +35,9 @@ func askUDP(t *testing.T, conn net.Conn, text string) string {
 	return answer
 }
 
-// A connected socket takes answers from the service's address only.
-func TestUDPFlows(t *testing.T) {
-	f := start(t)
+// firstOfTwo is a connected socket whose Service has the first of two endpoints, "one" and "two".
+func firstOfTwo(t *testing.T, f *fixture) (net.Conn, *discovery.EndpointSlice) {
+	t.Helper()
 	serveUDP(t, "127.1.0.1", "one")
 	serveUDP(t, "127.1.0.2", "two")
 	f.createService(testService(serviceAddress, udpService))
@@ -47,7 +47,14 @@ func TestUDPFlows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
+	t.Cleanup(func() { conn.Close() })
+	return conn, slice
+}
+
+// A connected socket takes answers from the service's address only.
+func TestUDPFlows(t *testing.T) {
+	f := start(t)
+	conn, slice := firstOfTwo(t, f)
 	if got := askUDP(t, conn, "a"); got != "one:a" {
 		t.Errorf("got %q", got)
 	}
