@@ -39,8 +39,9 @@ def task_test_fast() -> dict[str, Any]:
 
 
 def task_golden() -> dict[str, Any]:
-    """write anew what tests compare with: keys, and the README's table of places"""
-    return _task(_python("pytest", "tests/unit/test_golden.py", "tests/unit/test_matrix.py", "--rewrite"))
+    """write anew what tests compare with: keys, and the README's tables of places and settings"""
+    made = ("tests/unit/test_golden.py", "tests/unit/test_matrix.py", "tests/unit/test_settings.py")
+    return _task(_python("pytest", *made, "--rewrite"))
 
 
 def task_bench() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`./do bench [cache | datastore | elsewhere | matrix | patch]`: what the README says, measured here and now.
+"""`./do bench [boots | cache | datastore | elsewhere | linux | matrix | patch | soak]`: what the README says, measured.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
@@ -6,24 +6,25 @@ Needs a finished build. Times are wall seconds, the best and the median of sever
 from __future__ import annotations
 
 import functools
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import caches, datastore, elsewhere, matrix, patched
+from bench import boots as many_boots
+from bench import caches, datastore, elsewhere, matrix, native, patched, soak
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
-from sandkube.cluster.processes import memory_of
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.status import row
+from sandkube.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 IDLE = 60.0  # seconds after Ready when memory is read
@@ -68,6 +69,7 @@ def launcher(table: Table) -> None:
 
 BOOTS = {
     "modern": (),
+    "linux": ("--sandbox=linux",),
     "confined": ("--sandbox=confined",),
     "legacy": ("--sandbox=legacy",),
     "legacy-9p": ("--sandbox=legacy-9p",),
@@ -76,10 +78,11 @@ BOOTS = {
 
 def boots(table: Table) -> None:
     """From the command to the node being Ready and to the pod Running, from a full store; the kinds take turns."""
-    ready: dict[str, list[float]] = {kind: [] for kind in BOOTS}
-    running: dict[str, list[float]] = {kind: [] for kind in BOOTS}
+    tried = {kind: words for kind, words in BOOTS.items() if kind != "linux" or not native.missing()}
+    ready: dict[str, list[float]] = {kind: [] for kind in tried}
+    running: dict[str, list[float]] = {kind: [] for kind in tried}
     for _ in range(5):
-        for kind, words in BOOTS.items():
+        for kind, words in tried.items():
             with cluster("bench", *words) as said:
                 lines = [line.split() for line in said.splitlines()]
             ready[kind].append(next(float(each[0][:-1]) for each in lines if each[1:2] == ["ready"]))
@@ -154,36 +157,82 @@ def calls(table: Table) -> None:
 
 def memory(table: Table) -> None:
     """What one cluster with one pod takes, a minute after it came up."""
-    for kind in ("modern", "confined"):
+    for kind in ("modern", "confined", *([] if native.missing() else ["linux"])):
         with cluster("bench", *BOOTS[kind]):
             time.sleep(IDLE)
-            state = json.loads((ROOT / "outputs/clusters/bench/state.json").read_text())
-            taken = memory_of(state["pid"]) / 1e6
+            taken = row(place(ROOT / "outputs", "bench")).memory / 1e6
         table.add_row(f"idle memory, {kind}", f"{taken:.0f} MB", "", "aim: under 300 MB")
 
 
-NAMED = {
+def shown(*measurements: Callable[[Table], None]) -> None:
+    """Measure, and print a table."""
+    table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
+    for each in measurements:
+        each(table)
+    Console(width=130).print(table)
+
+
+def pods(table: Table) -> None:
+    """What gVisor costs."""
+    native.pods(table, ROOT)
+
+
+NAMED: Mapping[str, Callable[[], object]] = {
     "cache": caches.main,
     "datastore": datastore.main,
     "elsewhere": elsewhere.main,
+    "linux": functools.partial(shown, pods),
     "matrix": matrix.main,
     "patch": patched.main,
 }
 
 
-def main() -> int:
+def _soak(seconds: int = soak.SECONDS, seed: int = 0) -> list[str]:
+    with many_boots.cluster("bench-soak") as kubectl:
+        return soak.run(kubectl, seconds, seed or time.time_ns() % 2**31)[0]
+
+
+def _boots(count: int = many_boots.COUNT) -> list[str]:
+    return many_boots.run(count)
+
+
+JUDGED: Mapping[str, tuple[tuple[str, ...], Callable[..., list[str]]]] = {
+    "boots": (("COUNT",), _boots),
+    "soak": (("SECONDS", "SEED"), _soak),
+}
+"""Measurements that say what is wrong, and fail for it; and the whole numbers that they take."""
+
+
+def asked(words: Sequence[str]) -> tuple[str, list[int]]:
+    """The measurement that is asked for, "" for the usual ones, and its numbers. Raises UserError."""
+    name, *rest = words or [""]
+    wanted = JUDGED[name][0] if name in JUDGED else ()
+    if name and name not in (*NAMED, *JUDGED):
+        names = ", ".join(sorted((*NAMED, *JUDGED)))
+        raise UserError(f"bench: there is no measurement {name!r}", hint=f"there are: {names}")
+    if len(rest) > len(wanted):
+        raise UserError(f"bench: {name} takes {' '.join(wanted) or 'nothing more'}, not {' '.join(rest)}")
+    for what, word in zip(wanted, rest, strict=False):
+        if not (word.isascii() and word.isdigit() and int(word) > 0):
+            raise UserError(f"bench: {what} of {name} is a whole number above 0, not {word!r}")
+    return name, [int(word) for word in rest]
+
+
+def main(words: Sequence[str]) -> int:
     """Measure and print; some measurements are asked for by name."""
-    asked = " ".join(sys.argv[1:])
-    if asked in NAMED:
-        NAMED[asked]()
-        return 0
-    if asked:
-        print(f"bench: there is no measurement {asked!r}; there are: {', '.join(NAMED)}", file=sys.stderr)
+    try:
+        name, numbers = asked(words)
+    except UserError as error:
+        print(error, file=sys.stderr)
         return 1
-    table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
-    for each in (launcher, calls, intercepted_boots, boots, memory):
-        each(table)
-    Console(width=130).print(table)
+    if name in NAMED:
+        NAMED[name]()
+        return 0
+    if name in JUDGED:
+        wrong = JUDGED[name][1](*numbers)
+        print("\n".join(wrong or ["nothing is wrong"]))
+        return 1 if wrong else 0
+    shown(launcher, calls, intercepted_boots, boots, memory, pods)
     print(
         "Memory: proportional set size of all processes of the cluster on this machine, without shared memory, "
         "plus the allocated size of their memory files."
@@ -192,4 +241,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

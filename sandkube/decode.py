@@ -3,6 +3,9 @@
 Every problem is a sentence with the file and the key: `recipes/runc.toml: build.tags[1]: expected a string, got 3`.
 Kept here instead of a validation library because importing one costs more than a whole no-op build may take.
 
+A field's key is its name, without an underscore at its end; with hyphens for the others where the dataclass has
+`HYPHENS = True` (`key_of`).
+
 What a value must look like beyond its type stands beside its field, as `Annotated[str, Shape(…)]` (`sandkube.shapes`
 has the common ones); what fields must be to each other is told by a method `faults` of the dataclass.
 """
@@ -59,6 +62,12 @@ class _Wrong:
 
 
 _WRONG = _Wrong()
+
+
+def key_of(kind: type, name: str) -> str:
+    """The key of a dataclass's field."""
+    key = name.rstrip("_")
+    return key.replace("_", "-") if getattr(kind, "HYPHENS", False) else key
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
@@ -185,7 +194,7 @@ def _mapping(kinds: tuple[Any, ...]) -> _Decoder:
 
 def _dataclass(kind: type) -> _Decoder:
     hints = typing.get_type_hints(kind, include_extras=True)
-    fields = {field.name.rstrip("_"): (field, _decoder(hints[field.name])) for field in dataclasses.fields(kind)}
+    fields = {key_of(kind, field.name): (field, _decoder(hints[field.name])) for field in dataclasses.fields(kind)}
     nothing = dataclasses.MISSING
     needed = [key for key, (f, _) in fields.items() if f.default is nothing and f.default_factory is nothing]
 

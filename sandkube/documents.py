@@ -59,6 +59,24 @@ def parse_json(data: bytes) -> Any:
         raise ValueError(f"not valid JSON: {error}") from None
 
 
+def _toml_string(text: str) -> str:
+    # The escapes of JSON are some of TOML's; DEL is a control character to TOML alone.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_toml_string(key)} = {_toml_value(inner)}' for key, inner in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_value, value))}]"
+    return _toml_string(value) if isinstance(value, str) else json.dumps(value)  # 1e400 does not come out of TOML
+
+
+def toml_of(tables: dict[str, Any]) -> str:
+    """A TOML document of tables, arrays, strings, numbers, true and false: a line a key."""
+    return "".join(f"{_toml_string(key)} = {_toml_value(value)}\n" for key, value in tables.items())
+
+
 def parse_toml(data: bytes) -> Any:
     """A TOML document. Raises ValueError with a sentence."""
     try:

@@ -9,17 +9,20 @@ import tarfile
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from sandkube import tree
 
 
-def write_tar_gz(places: Mapping[str, Path], target: Path, *, mtime: int) -> None:
+def write_tar_gz(
+    places: Mapping[str, Path], target: Path, *, mtime: int, modes: Mapping[str, int] = MappingProxyType({})
+) -> None:
     """`write_tar`, compressed; what is there already is replaced when the new file is whole."""
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=mtime) as stream:
-            _write_tar(places, stream, {}, mtime)
+            _write_tar(places, stream, modes, mtime)
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)

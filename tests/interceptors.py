@@ -16,6 +16,7 @@ import pytest
 from sandkube.cluster.place import Place
 from sandkube.cluster.programs import Programs, bundle, sandbox
 from sandkube.run import base_environment
+from tests.sanitized import program
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "outputs/result"
@@ -80,7 +81,8 @@ def fill(folder: Path, seen: Path) -> None:
     for name, text in {"named/file": "plain\n", "prepared/inside": "prepared\n"}.items():
         (another / name).parent.mkdir(parents=True)
         (another / name).write_text(text)
-    for product in ("interceptor/bin/interceptor", "test-target/bin/target", "test-goroutines/bin/goroutines"):
+    shutil.copy(program("interceptor"), folder)
+    for product in ("test-target/bin/target", "test-goroutines/bin/goroutines"):
         if not (RESULT / product).exists():
             pytest.fail(f"{RESULT / product} is missing: run ./do build first", pytrace=False)
         shutil.copy(RESULT / product, folder)

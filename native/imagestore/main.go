@@ -32,7 +32,7 @@ func main() {
 
 func run(out, namespace string, arguments []string) error {
 	if out == "" || len(arguments) == 0 {
-		return fmt.Errorf("usage: imagestore --out DIR NAME=LAYOUT ...")
+		return fmt.Errorf("usage: imagestore --out DIR NAME=LAYOUT [NAME=LAYOUT ...]")
 	}
 	var images []layout
 	for _, each := range arguments {

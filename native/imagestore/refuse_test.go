@@ -55,7 +55,7 @@ func TestRefusedArguments(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, each := range []struct{ out, argument, wanted string }{
-		{"", "example.org/a:1=" + layout, "usage: imagestore --out DIR NAME=LAYOUT ..."},
+		{"", "example.org/a:1=" + layout, "usage: imagestore --out DIR NAME=LAYOUT [NAME=LAYOUT ...]"},
 		{"out", "example.org/a:1", `expected NAME=LAYOUT, got "example.org/a:1"`},
 		{"out", "a:1=" + layout, "a:1: the kubelet would look for this image as docker.io/library/a:1; give it that name"},
 		{"out", "example.org/a=" + layout, "example.org/a: the kubelet would look for this image as example.org/a:latest; give it that name"},

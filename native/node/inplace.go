@@ -4,58 +4,39 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
-	"k8s.io/klog/v2"
 
 	"sandkube/node/boot"
-	"sandkube/node/components"
-	"sandkube/node/services"
 )
 
-// claimed is a name that a node in place has as long as it lives, one in a network.
-const claimed = "@sandkube-node"
-
-// tenant is a node that is not its sandbox's first process: it cleans up after itself, and tells whoever
-// started it how it went.
+// tenant is a node in namespaces that native/userns made for it in a sandbox of others, or on a machine. It is the first
+// process there, so the kernel ends all that came of it; it tells whoever started it how it went.
 type tenant struct {
-	kubeconfig *os.File     // gets the administrator's kubeconfig
-	outcome    *os.File     // gets one line, "ready" or "failed: …"
-	claim      net.Listener // held as long as this process lives
-	claimed    bool         // if not, nothing here is this node's to take away
+	kubeconfig *os.File // gets the administrator's kubeconfig
+	outcome    *os.File // gets one line, "ready" or "failed: …"
+	api        *os.File // listens for the API in the network that the node was started in
 }
 
-// settle makes this process the one that orphans below it are given to, and has SIGTERM and SIGINT end it cleanly.
-func (n *node) settle(options options) error {
-	if options.withParent {
-		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
-			return err
+func newTenant(options options) *tenant {
+	open := func(descriptor int, name string) *os.File {
+		if descriptor < 0 {
+			return nil
 		}
+		unix.CloseOnExec(descriptor)
+		return os.NewFile(uintptr(descriptor), name)
 	}
-	kubeconfig, outcome := options.kubeconfig, options.outcome
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("becoming a subreaper: %w", err)
+	return &tenant{open(options.kubeconfig, "kubeconfig"), open(options.outcome, "outcome"), open(options.api, "api")}
+}
+
+// settle has SIGTERM and SIGINT end the node cleanly.
+func (n *node) settle(options options) error {
+	if os.Getpid() != 1 {
+		return errors.New("a node in place is the first process of its namespaces: its script starts it")
 	}
-	n.tenant = &tenant{}
-	if kubeconfig >= 0 {
-		n.tenant.kubeconfig = os.NewFile(uintptr(kubeconfig), "kubeconfig")
-		unix.CloseOnExec(kubeconfig)
-	}
-	if outcome >= 0 {
-		n.tenant.outcome = os.NewFile(uintptr(outcome), "outcome")
-		unix.CloseOnExec(outcome)
-	}
-	if err := n.tenant.settle(options); err != nil {
-		return err
-	}
+	n.tenant = newTenant(options)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	go func() {
@@ -69,36 +50,17 @@ func (n *node) settle(options options) error {
 	return nil
 }
 
-// settle makes sure that this is the only node in its network, whose addresses it takes away at its end, and that nobody
-// has the API's port of the loopback: the API server would listen beside it, on all addresses, and get no request.
-func (t *tenant) settle(options options) error {
-	claim, err := net.Listen("unix", claimed)
+// listeners are those by which the API is reached from where the node was started.
+func (t *tenant) listeners() ([]net.Listener, error) {
+	if t == nil || t.api == nil {
+		return nil, nil
+	}
+	defer t.api.Close()
+	listener, err := net.FileListener(t.api)
 	if err != nil {
-		return errors.New("another node runs in this sandbox already")
+		return nil, fmt.Errorf("the API's socket: %w", err)
 	}
-	t.claim, t.claimed = claim, true
-	if options.api >= 0 {
-		return nil // a network of its own
-	}
-	port, err := net.Listen("tcp4", strings.TrimPrefix(components.Server, "https://"))
-	if err != nil {
-		return err
-	}
-	return port.Close()
-}
-
-// forwardAPI serves the API's clients on the network that the node was started in, by a socket that listens there.
-func (n *node) forwardAPI(descriptor int) error {
-	unix.CloseOnExec(descriptor)
-	file := os.NewFile(uintptr(descriptor), "api")
-	listener, err := net.FileListener(file)
-	if err != nil {
-		return fmt.Errorf("the API's socket: %w", err)
-	}
-	_ = file.Close()
-	server := netip.MustParseAddrPort(strings.TrimPrefix(components.Server, "https://"))
-	go services.Forward(n.ctx, listener.(*net.TCPListener), server)
-	return nil
+	return []net.Listener{listener}, nil
 }
 
 // tell says how the boot went, once.
@@ -120,58 +82,16 @@ func (t *tenant) handOver(kubeconfig []byte) error {
 	return errors.Join(err, t.kubeconfig.Close())
 }
 
-// leave ends every process that came from this one, removes its cgroups and takes the addresses of the node off lo.
-// Mounts go with the mount namespace.
+// leave ends every other process and removes the cgroups of pods: where they were mounted anew for the node, nobody else
+// sees them. All else goes with the namespaces.
 func (t *tenant) leave() {
-	if t == nil || !t.claimed {
+	if t == nil || os.Getpid() != 1 {
 		return
 	}
-	killDescendants()
-	if err := errors.Join(boot.LeaveNetwork(), boot.LeaveCgroups()); err != nil {
-		klog.ErrorS(err, "Cleaning up")
+	for unix.Kill(-1, unix.SIGKILL) == nil {
+		_, _ = unix.Wait4(-1, nil, 0, nil)
 	}
-}
-
-// killDescendants returns when there is none. Whatever they start meanwhile is killed as well: orphans come to
-// this process.
-func killDescendants() {
-	for {
-		pids := below(os.Getpid())
-		if len(pids) == 0 {
-			return
-		}
-		for _, pid := range pids {
-			_ = unix.Kill(pid, unix.SIGKILL)
-			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
-		}
-		time.Sleep(5 * time.Millisecond) // nothing tells of the end of a process that is not a child
+	if err := boot.LeaveCgroups(); err != nil {
+		fmt.Fprintf(os.Stderr, "node\tcleaning up: %v\n", err) // by no logger: one may be waiting for this
 	}
-}
-
-// below lists the processes below some, zombies of others left out.
-func below(of ...int) []int {
-	children := map[int][]int{}
-	paths, _ := filepath.Glob("/proc/[0-9]*/stat")
-	for _, path := range paths {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		// proc(5): "PID (NAME) STATE PPID …"; NAME may hold anything, so look behind its last bracket.
-		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
-		if err != nil || len(fields) < 2 {
-			continue
-		}
-		parent, _ := strconv.Atoi(fields[1])
-		if fields[0] != "Z" || slices.Contains(of, parent) {
-			children[parent] = append(children[parent], pid)
-		}
-	}
-	var all []int
-	for next := slices.Clone(of); len(next) > 0; next = next[1:] {
-		all = append(all, children[next[0]]...)
-		next = append(next, children[next[0]]...)
-	}
-	return all
 }

@@ -1,10 +1,12 @@
 // Command sandkube-node is the first process of a sandbox and the whole of Kubernetes in it.
 //
 //	sandkube-node [--fix NAME=VALUE ...]           be the node
-//	sandkube-node --in-place [...]                 be it beside others in a sandbox; native/starter starts it
+//	sandkube-node --in-place [...]                 be it in namespaces of a sandbox of others; native/starter starts it
 //	sandkube-node doctor [--json] [--fix ...]      print what this sandbox lacks and what would be done about it
-//	sandkube-node sweep ROOT                       end what a node in place left that was killed; native/starter starts it
+//	sandkube-node sweep                            remove cgroups that a node in place left; native/starter starts it
+//	sandkube-node api-port SETTINGS                print the API's port; native/starter starts it
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
+//	sandkube-node traffic                          serve what pods send; started by the first form, or by the next
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -14,6 +16,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -21,21 +24,27 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"sandkube/node/boot"
 	"sandkube/node/fixes"
+	"sandkube/node/logs"
 	"sandkube/node/seed"
+	"sandkube/node/traffic"
 )
 
 // options of the command line.
 type options struct {
 	overrides  map[string]string
 	inPlace    bool
-	withParent bool
 	kubeconfig int
 	outcome    int
 	entered    bool
 	api        int
 	everyCall  bool
+	settings   int
+	keep       bool
 }
+
+func (o options) where() fixes.Where { return fixes.Where{Entered: o.entered, InPlace: o.inPlace} }
 
 // init keeps the first thread for main: package fixes tries things on threads that it gives other namespaces and then
 // gives up, and /proc/self shows the namespaces of the first.
@@ -46,16 +55,17 @@ func main() {
 	flags.Usage = func() {} // an error is a sentence; the script and ./do have the help
 	var options options
 	flags.StringToStringVar(&options.overrides, "fix", nil, "override the choice of a fix: NAME=on, off, auto or a means")
-	flags.BoolVar(&options.inPlace, "in-place", false, "share the sandbox with whoever started this: clean up at the end")
-	flags.BoolVar(&options.withParent, "with-parent", false, "end when the process that started this ends")
+	flags.BoolVar(&options.inPlace, "in-place", false, "be in namespaces that were made for the node in a sandbox of others")
 	flags.IntVar(&options.kubeconfig, "kubeconfig-fd", -1, "descriptor that gets the administrator's kubeconfig")
 	flags.IntVar(&options.outcome, "outcome-fd", -1, `descriptor that gets a line, "ready" or "failed: …"`)
 	flags.BoolVar(&options.entered, "in-userns", false, "this is a user namespace that was made for the node")
 	flags.IntVar(&options.api, "api-fd", -1, "descriptor of a listening socket by which the API is reached from outside")
 	flags.BoolVar(&options.everyCall, "every-call", false, "have the interceptor stop at every system call, to compare")
+	flags.IntVar(&options.settings, "settings-fd", -1, "descriptor of a JSON document with settings (package settings)")
+	flags.BoolVar(&options.keep, "keep", false, "have data that stay, in the folder that is mounted on "+boot.Kept)
 	asJSON := flags.Bool("json", false, "with doctor: print JSON")
 	err := flags.Parse(os.Args[1:])
-	if err == nil && options.inPlace && flags.NArg() > 0 {
+	if command := flags.Arg(0); err == nil && options.inPlace && command != "" && command != "doctor" && command != interceptedRole {
 		err = fmt.Errorf("a node takes no argument %q", flags.Arg(0))
 	}
 	if err != nil {
@@ -71,7 +81,12 @@ func main() {
 			os.Exit(1)
 		}
 	case "sweep":
-		if err := sweep(flags.Arg(1)); err != nil {
+		if err := boot.LeaveCgroups(); err != nil && !errors.Is(err, unix.EROFS) { // where they are, the node had mounts of its own
+			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
+			os.Exit(1)
+		}
+	case "api-port":
+		if err := portOf(flags.Arg(1)); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}
@@ -80,6 +95,12 @@ func main() {
 			fmt.Fprintln(os.Stderr, "sandkube-node:", err)
 			os.Exit(1)
 		}
+	case traffic.Role:
+		sink := logs.New(os.Stderr)
+		logs.Catch(sink.Current(traffic.Role))
+		err := traffic.Run(context.Background(), os.Stdin, os.Stdout, sink)
+		fmt.Fprintln(sink.Component(traffic.Role), "it ended:", err)
+		os.Exit(1)
 	case interceptedRole:
 		runIntercepted(options)
 	default:
@@ -95,7 +116,7 @@ func doctor(options options, asJSON bool) error {
 	if unix.Access(trials, unix.W_OK) != nil {
 		trials = os.TempDir()
 	}
-	facts, plan, err := fixes.Decide(trials, options.overrides, options.entered, true)
+	facts, plan, err := fixes.Decide(trials, options.overrides, options.where(), true)
 	if err != nil {
 		return err
 	}

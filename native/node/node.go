@@ -1,13 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
-	"io"
-	golog "log"
 	"os"
 	"os/exec"
 	"runtime"
@@ -40,7 +38,7 @@ const (
 	planFile        = "/run/sandkube/fixes.json"
 	rulesFile       = "/run/sandkube/interceptor.rules"
 	startedVariable = "SANDKUBE_STARTED" // nanoseconds since the epoch
-	readyDescriptor = 3                  // of the role kubernetes: at its end when containerd serves
+	readyDescriptor = 3                  // of the role kubernetes: a byte comes when containerd serves, the end to end
 )
 
 // node is what the parts of the boot share.
@@ -49,7 +47,9 @@ type node struct {
 	stages  *stages.Reporter
 	sink    *logs.Sink
 	plan    fixes.Plan
+	given           // what the user wants, and the cluster that it makes
 	tenant  *tenant // nil if the node has its sandbox for itself
+	keep    bool    // there are data that stay
 	once    sync.Once
 	awaited atomic.Int32 // stages of whole that were not reached yet
 }
@@ -60,13 +60,12 @@ func newNode(started time.Time) *node {
 		stages: stages.New(os.Stdout, started, time.Now),
 		sink:   logs.New(os.Stderr),
 	}
-	n.awaited.Store(int32(len(whole)))
 	n.sink.Watch(func(component, text string) {
-		if err := n.plan.Diagnose(text); err != nil {
+		if err := cmp.Or(n.plan.Diagnose(text), refused(component, text)); err != nil {
 			n.fail(component, err)
 		}
 	})
-	catchLogs(n.sink.Current("node"))
+	logs.Catch(n.sink.Current("node"))
 	components.NameClients(n.sink.Running)
 	klog.OsExit = n.exited
 	logrus.StandardLogger().ExitFunc = n.exited
@@ -84,6 +83,11 @@ func (n *node) exited(status int) {
 func bootNode(options options) {
 	started := time.Now()
 	n := newNode(started)
+	n.keep = options.keep
+	var err error
+	if n.given, err = readGiven(options); err != nil {
+		n.fail("node", err)
+	}
 	if options.inPlace {
 		if err := n.settle(options); err != nil {
 			n.fail("node", err)
@@ -95,11 +99,15 @@ func bootNode(options options) {
 	}
 	n.stages.Reached("probe")
 	go boot.Reap(n.ctx, reapPeriod)
-	table := append(n.preparation(options), n.runtime()...)
+	table := append(n.preparation(), n.runtime()...)
 	if n.plan.Intercepts() {
-		table = append(table, n.delegation(started, options.everyCall)...)
+		delegated, end := n.delegation(started, options.everyCall)
+		table = append(table, delegated...)
+		n.endInOrder(signalled(), end)
 	} else {
-		table = append(table, n.kubernetes()...)
+		c := newControl(n)
+		table = append(table, c.units()...)
+		n.endInOrder(signalled(), c.end)
 	}
 	n.start(table)
 	select {}
@@ -108,7 +116,7 @@ func bootNode(options options) {
 // probe finds out what the sandbox lacks, and ends what main holds for it.
 func (n *node) probe(options options) (err error) {
 	defer runtime.UnlockOSThread() // see main
-	_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.entered, false)
+	_, n.plan, err = fixes.Decide(trialFolder, options.overrides, options.where(), false)
 	if err == nil && n.plan.Used(fixes.MountRight) != fixes.Nothing && !options.entered {
 		err = fmt.Errorf("fix %s is for a node in place: its script makes the user namespace", fixes.MountRight)
 	}
@@ -122,8 +130,9 @@ func (n *node) configure() error {
 		return err
 	}
 	return errors.Join(
-		boot.Configure(n.plan),
+		boot.Configure(n.plan, n.cluster, n.keep),
 		os.WriteFile(planFile, plan, 0o600),
+		n.save(),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),
 	)
 }
@@ -143,29 +152,22 @@ func (n *node) images() error {
 	return images.Mount(fixes.ImageStore, imageTarget)
 }
 
-// catchLogs sends what libraries log to one writer.
-func catchLogs(output io.Writer) {
-	flags := flag.NewFlagSet("klog", flag.PanicOnError)
-	klog.InitFlags(flags)
-	for _, each := range []string{"-logtostderr=false", "-one_output=true", "-stderrthreshold=FATAL"} {
-		if err := flags.Parse([]string{each}); err != nil {
-			panic(err)
-		}
-	}
-	klog.SetOutput(output)
-	logrus.SetOutput(output)
-	golog.SetOutput(output)
-}
-
 // delegation runs Kubernetes under the interceptor. containerd stays outside: what it starts must see
 // its own files, and a process that ever was traced cannot do without its tracer.
-func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
+// The other process is told that containerd serves by a byte, and to end in order by the end of the pipe.
+func (n *node) delegation(started time.Time, everyCall bool) (table []units.Unit, end func()) {
 	served, serves, err := os.Pipe()
 	if err != nil {
 		n.fail("node", err)
 	}
-	told := func(context.Context) error { return serves.Close() }
+	told := func(context.Context) error {
+		_, err := serves.Write([]byte{1})
+		return err
+	}
+	begun, ended := make(chan struct{}), make(chan struct{})
 	intercept := func(ctx context.Context, _ func()) error {
+		close(begun)
+		defer close(ended)
 		program, err := os.Executable()
 		if err != nil {
 			return err
@@ -174,25 +176,37 @@ func (n *node) delegation(started time.Time, everyCall bool) []units.Unit {
 		if everyCall {
 			words = append(words, "--all")
 		}
-		command := exec.CommandContext(ctx, fixes.Interceptor, append(words, "--", program, interceptedRole)...)
+		words = append(words, "--", program, interceptedRole)
+		if n.keep {
+			words = append(words, "--keep")
+		}
+		command := exec.CommandContext(ctx, fixes.Interceptor, words...)
 		command.Env = append(os.Environ(), startedVariable+"="+strconv.FormatInt(started.UnixNano(), 10))
 		command.Stdout, command.Stderr = os.Stdout, os.Stderr
 		command.ExtraFiles = []*os.File{served}
 		if n.tenant != nil { // the other process knows when there is something to hand over
-			for _, each := range []*os.File{n.tenant.kubeconfig, n.tenant.outcome} {
-				if each == nil {
-					each = os.Stderr
+			command.Args = append(command.Args, "--in-place")
+			for name, each := range map[string]*os.File{"kubeconfig": n.tenant.kubeconfig, "outcome": n.tenant.outcome, "api": n.tenant.api} {
+				if each != nil {
+					command.Args = append(command.Args, fmt.Sprintf("--%s-fd=%d", name, readyDescriptor+len(command.ExtraFiles)))
+					command.ExtraFiles = append(command.ExtraFiles, each)
 				}
-				command.ExtraFiles = append(command.ExtraFiles, each)
 			}
-			command.Args = append(command.Args, fmt.Sprintf("--kubeconfig-fd=%d", readyDescriptor+1), fmt.Sprintf("--outcome-fd=%d", readyDescriptor+2))
 		}
 		return components.Command(command)
+	}
+	end = func() {
+		_ = serves.Close()
+		select {
+		case <-begun:
+			<-ended
+		default: // and it never will
+		}
 	}
 	return []units.Unit{
 		{Name: "interceptor", Needs: prepared, Silent: true, Run: intercept},
 		{Name: "told", Owner: "node", Needs: []string{"containerd"}, Silent: true, Do: told},
-	}
+	}, end
 }
 
 // runIntercepted is the role kubernetes. It does not return.
@@ -202,29 +216,43 @@ func runIntercepted(options options) {
 		started = time.Unix(0, nanoseconds)
 	}
 	n := newNode(started)
-	if options.kubeconfig >= 0 {
-		n.tenant = &tenant{
-			kubeconfig: os.NewFile(uintptr(options.kubeconfig), ""),
-			outcome:    os.NewFile(uintptr(options.outcome), ""),
-			claimed:    true, // by the process that started this one
-		}
+	n.keep = options.keep
+	if options.inPlace {
+		n.tenant = newTenant(options)
 	}
 	data, err := os.ReadFile(planFile)
 	if err == nil {
 		err = json.Unmarshal(data, &n.plan)
 	}
+	if err == nil {
+		n.given, err = savedGiven()
+	}
 	if err != nil {
 		n.fail("node", err)
 	}
-	served := func(context.Context) error {
-		_, _ = os.NewFile(readyDescriptor, "ready").Read(make([]byte, 1))
+	containerd := os.NewFile(readyDescriptor, "containerd")
+	serves := make(chan struct{})
+	served := func(ctx context.Context) error {
+		select {
+		case <-serves:
+		case <-ctx.Done():
+		}
 		return nil
 	}
+	asked := func() {
+		one := make([]byte, 1)
+		if length, _ := containerd.Read(one); length == 1 {
+			close(serves)
+			_, _ = containerd.Read(one)
+		}
+	}
+	c := newControl(n)
+	n.endInOrder(asked, c.end)
 	n.start(append([]units.Unit{
 		{Name: "network", Owner: "node", Silent: true, Do: nothing},
 		{Name: "images", Owner: "node", Silent: true, Do: nothing},
 		{Name: "containerd", Silent: true, Do: served},
-	}, n.kubernetes()...))
+	}, c.units()...))
 	select {}
 }
 
@@ -232,6 +260,7 @@ func nothing(context.Context) error { return nil }
 
 // start starts a table of units.
 func (n *node) start(table []units.Unit) {
+	n.awaited.Store(int32(len(n.whole())))
 	err := units.Start(n.ctx, table, units.Observer{
 		Reached: n.reached,
 		Within:  n.sink.Run,
@@ -248,13 +277,10 @@ func (n *node) start(table []units.Unit) {
 	}
 }
 
-// whole are the stages that make a node whole.
-var whole = []string{"ready", "accounts", "service", "controllers", "services", "dns"}
-
 // reached reports a stage. The last of those that make the node whole is told to whoever started it.
 func (n *node) reached(stage string) {
 	n.stages.Reached(stage)
-	if slices.Contains(whole, stage) && n.awaited.Add(-1) == 0 {
+	if slices.Contains(n.whole(), stage) && n.awaited.Add(-1) == 0 {
 		n.tenant.tell("ready")
 	}
 }

@@ -4,17 +4,19 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 
+	"k8s.io/component-base/version"
+
 	"sandkube/node/boot"
-	"sandkube/node/cluster"
 	"sandkube/node/components"
-	"sandkube/node/dns"
+	"sandkube/node/manifests"
 	"sandkube/node/pki"
 	"sandkube/node/services"
+	"sandkube/node/traffic"
 	"sandkube/node/units"
 )
 
@@ -29,15 +31,11 @@ const (
 var prepared = []string{"network", "images"}
 
 // preparation makes the sandbox what the components expect.
-func (n *node) preparation(options options) []units.Unit {
-	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan)) }
-	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan), n.configure()) }
+func (n *node) preparation() []units.Unit {
+	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan, n.keep)) }
+	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan, n.cluster), n.configure()) }
 	network := func(context.Context) error {
-		err := boot.Network(boot.Device(n.plan), boot.NodeAddress, components.DNSAddress)
-		if err == nil && options.api >= 0 {
-			err = n.forwardAPI(options.api)
-		}
-		return err
+		return boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)
 	}
 	images := func(context.Context) error { return n.images() }
 	return []units.Unit{
@@ -51,7 +49,8 @@ func (n *node) preparation(options options) []units.Unit {
 // runtime is containerd. Its shims and their containers live on when it ends, and it finds them again.
 func (n *node) runtime() []units.Unit {
 	run := func(ctx context.Context, ready func()) error {
-		return components.Containerd(ctx, n.sink.Component("containerd"), n.plan.Runc(), ready)
+		err := components.Containerd(ctx, n.sink.Component("containerd"), n.plan.Runc(), n.settings.Containerd.Arguments, ready)
+		return lastWord("containerd", n.sink.Tail("containerd"), err)
 	}
 	return []units.Unit{
 		{Name: "containerd", Needs: prepared, Deadline: slow, Run: run, Again: true},
@@ -63,29 +62,54 @@ type control struct {
 	*node
 	components *components.Kubernetes
 	listener   net.Listener
+	earlier    components.Earlier // what a datastore that was kept says of an earlier boot
+	parts      *parts             // of traffic
+	begun      sync.Mutex
+	stopAPI    context.CancelFunc // nil until the API server runs
+	served     chan struct{}      // closed when it has ended
 }
 
-// kubernetes is the control plane, the kubelet, and what a cluster has beside them.
-func (n *node) kubernetes() []units.Unit {
-	c := &control{node: n}
-	api := []string{"apiserver"}
-	return []units.Unit{
-		{Name: "certificates", Owner: "node", Needs: prepared, Deadline: quick, Do: c.certify},
-		{Name: "datastore", Needs: prepared, Deadline: quick, Run: c.datastore},
+func newControl(n *node) *control {
+	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
+	return &control{node: n, parts: newParts(wanted...), served: make(chan struct{})}
+}
+
+// units are the control plane, the kubelet, and what a cluster has beside them.
+func (c *control) units() []units.Unit {
+	api, running := []string{"apiserver"}, []string{"history"}
+	table := []units.Unit{
+		{Name: "claim", Owner: "node", Needs: prepared, Deadline: quick, Silent: true, Do: c.claim},
+		{Name: "certificates", Owner: "node", Needs: []string{"claim"}, Deadline: quick, Do: c.certify},
+		{Name: "datastore", Needs: []string{"claim"}, Deadline: quick, Run: c.datastore},
 		{Name: "construction", Owner: "node", Needs: prepared, Deadline: quick, Silent: true, Do: c.construct},
 		{Name: "apiserver", Needs: []string{"certificates", "datastore", "construction"}, Deadline: slow, Run: c.serve, Ready: c.answers},
-		{Name: "ready", Owner: "kubelet", Needs: []string{"containerd", "apiserver"}, Deadline: slow, Run: c.kubelet, Ready: c.nodeReady},
+		{Name: "history", Owner: "apiserver", Needs: api, Deadline: slow, Silent: true, Do: c.history},
+		{Name: "ready", Owner: "kubelet", Needs: []string{"containerd", "history"}, Deadline: slow, Run: c.kubelet, Ready: c.nodeReady},
 		{Name: "accounts", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.accounts},
+		{Name: "manifests", Needs: api, Deadline: slow, Do: c.manifests},
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
 		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
-		{Name: "controllers", Owner: "controller-manager", Needs: api, Deadline: slow, Run: c.manage, Ready: c.controllers},
-		{Name: "services", Needs: api, Deadline: slow, Run: c.services},
-		{Name: "dns", Needs: api, Deadline: slow, Run: c.dns},
+		{Name: "controllers", Owner: "controller-manager", Needs: running, Deadline: slow, Run: c.manage, Ready: c.controllers},
+		{Name: traffic.Role, Needs: api, Silent: true, Run: c.traffic, Again: true},
+		{Name: traffic.Services, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.Services)},
+		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
 	}
+	return slices.DeleteFunc(table, func(one units.Unit) bool {
+		return c.settings.Disabled(one.Name) || one.Name == traffic.Role && c.parts.left == 0
+	})
+}
+
+// claim sees to it that data that were kept are of a version that this one may go on from.
+func (c *control) claim(context.Context) error {
+	if !c.keep {
+		return nil
+	}
+	components.Durable()
+	return components.Claim(boot.Kept, version.Get().GitVersion)
 }
 
 func (c *control) certify(context.Context) error {
-	credentials, err := components.Credentials(components.Server)
+	credentials, err := components.Credentials(c.cluster, c.cluster.Server())
 	if err != nil {
 		return err
 	}
@@ -94,19 +118,42 @@ func (c *control) certify(context.Context) error {
 }
 
 func (c *control) datastore(ctx context.Context, ready func()) error {
-	return components.Datastore(ctx, components.Seed, ready)
+	return components.Datastore(ctx, c.seed(), ready)
 }
 
 func (c *control) construct(ctx context.Context) (err error) {
-	if c.components, err = components.New(ctx, c.sink.Current("node")); err != nil {
+	if c.components, err = components.New(ctx, c.cluster, c.settings, c.sink.Current("node")); err != nil {
 		return err
 	}
-	c.listener, err = components.Listen()
+	if c.settings.Audit.Policy != "" {
+		if err = divert(c.sink.Component("audit")); err != nil {
+			return err
+		}
+	}
+	others, err := c.tenant.listeners()
+	if err != nil {
+		return err
+	}
+	c.listener, err = components.Listen(c.cluster, others...)
 	return err
 }
 
 func (c *control) serve(ctx context.Context, _ func()) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.begun.Lock()
+	c.stopAPI = cancel
+	c.begun.Unlock()
+	defer close(c.served)
 	return c.components.APIServer(ctx, c.listener)
+}
+
+// history finds out what the datastore says of an earlier boot, which is no sign of this one.
+func (c *control) history(ctx context.Context) (err error) {
+	if c.keep {
+		c.earlier, err = components.History(ctx, c.client(pki.Admin), c.cluster.NodeName)
+	}
+	return err
 }
 
 func (c *control) answers(ctx context.Context) error {
@@ -123,7 +170,7 @@ func (c *control) kubelet(ctx context.Context, _ func()) error {
 // nodeReady also sees to the memory of the boot, which leaves much garbage: first pods start right after it; then the
 // node is mostly idle, and memory counts for more than time.
 func (c *control) nodeReady(ctx context.Context) error {
-	if err := components.NodeReady(ctx, c.client(pki.Admin)); err != nil {
+	if err := components.NodeReady(ctx, c.client(pki.Admin), c.cluster.NodeName, c.earlier); err != nil {
 		return err
 	}
 	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
@@ -139,6 +186,18 @@ func (c *control) accounts(ctx context.Context) error {
 	return components.EarlyAccounts(ctx, c.client(pki.Admin))
 }
 
+// manifests waits until the API server is all up, if there are any: before, it may refuse what is good.
+func (c *control) manifests(ctx context.Context) error {
+	sets, err := c.sets()
+	if err != nil || len(sets) == 0 {
+		return err
+	}
+	if err := components.APIHealthy(ctx, c.client(pki.Admin)); err != nil {
+		return err
+	}
+	return manifests.Deploy(ctx, c.client(pki.Admin), sets)
+}
+
 func (c *control) service(ctx context.Context) error {
 	return components.APIServed(ctx, c.client(pki.Admin))
 }
@@ -152,14 +211,69 @@ func (c *control) manage(ctx context.Context, _ func()) error {
 }
 
 func (c *control) controllers(ctx context.Context) error {
-	return components.ControllersRun(ctx, c.client(pki.Admin))
+	return components.ControllersRun(ctx, c.client(pki.Admin), c.earlier)
 }
 
-func (c *control) services(ctx context.Context, ready func()) error {
-	return services.Run(ctx, c.client(pki.Services), boot.Device(c.plan), services.On(cluster.Default), sync.OnceFunc(ready))
+// traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.
+func (c *control) traffic(ctx context.Context, ready func()) error {
+	var settings traffic.Settings
+	if !c.settings.Disabled(traffic.Services) {
+		settings.Services = &traffic.ServicesSettings{
+			Kubeconfig: components.Kubeconfig(pki.Services),
+			Device:     boot.Device(c.plan, c.cluster),
+			Node:       services.On(c.cluster),
+		}
+	}
+	if !c.settings.Disabled(traffic.DNS) {
+		settings.DNS = &traffic.DNSSettings{
+			Kubeconfig: components.Kubeconfig(pki.DNS),
+			Domain:     c.cluster.Domain,
+			Address:    c.cluster.DNS,
+		}
+	}
+	return components.Traffic(ctx, settings, c.sink.Joined("traffic"), func(part string) {
+		if c.parts.reached(part) {
+			ready()
+		}
+	})
 }
 
-func (c *control) dns(ctx context.Context, ready func()) error {
-	address := netip.MustParseAddr(components.DNSAddress)
-	return dns.Run(ctx, components.Kubeconfig(pki.DNS), components.Domain, address, sync.OnceFunc(ready))
+// parts are those of traffic, each with a channel that is closed when it serves for the first time.
+type parts struct {
+	mu      sync.Mutex
+	serving map[string]chan struct{}
+	left    int
+}
+
+func newParts(names ...string) *parts {
+	p := &parts{serving: map[string]chan struct{}{}, left: len(names)}
+	for _, name := range names {
+		p.serving[name] = make(chan struct{})
+	}
+	return p
+}
+
+// reached notes that a part serves; it says whether all do.
+func (p *parts) reached(name string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-p.serving[name]: // it was started again
+	default:
+		close(p.serving[name])
+		p.left--
+	}
+	return p.left == 0
+}
+
+// awaits returns when a part serves.
+func (p *parts) awaits(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-p.serving[name]:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }

@@ -181,8 +181,8 @@ static void visit_namespace(struct scanner *scanner, struct span key, void *cont
 	skip_space(scanner);
 	struct scanner value = *scanner;
 	scan_value(scanner);
-	if (is(key, "type")) /* of two, the last counts */
-		*unwanted = !value.bad && *value.at == '"' && is(scan_string(&value), "cgroup");
+	if (!scanner->bad && is(key, "type")) /* of two, the last counts */
+		*unwanted = *value.at == '"' && is(scan_string(&value), "cgroup");
 }
 
 /* The elements of a list of namespaces: kept ones with what was before each of them. */

@@ -87,9 +87,11 @@ static int find(const char *root, struct hierarchy *all)
 		fail("/proc/self/mounts");
 	while ((mounted = getmntent(file)) && count < HIERARCHIES) {
 		char path[PATH_MAX];
-		const char *below = mounted->mnt_dir + length;
 		bool version_1 = strcmp(mounted->mnt_type, "cgroup") == 0, version_2 = strcmp(mounted->mnt_type, "cgroup2") == 0;
-		if (strncmp(mounted->mnt_dir, top, length) != 0 || (*below && *below != '/') || (!version_1 && !version_2))
+		if (strncmp(mounted->mnt_dir, top, length) != 0 || (!version_1 && !version_2))
+			continue;
+		const char *below = mounted->mnt_dir + length;
+		if (*below && *below != '/')
 			continue;
 		snprintf(path, sizeof path, "%.*s%s", (int)length_of(root), root, mounted->mnt_dir);
 		struct hierarchy *one = all + count++;

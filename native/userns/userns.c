@@ -1,13 +1,13 @@
 /*
- * userns: runs a program as root of a user namespace of its own, with a mount and a network namespace that belong to it.
- * And it does for native/starter what a shell cannot: it tries what a node needs, has cgroups writable, locks.
+ * userns: runs a program in namespaces of its own. And it does for native/starter what a shell cannot: it tries what a node
+ * needs, has cgroups writable, locks.
  *
- * For a root who may not mount, in a sandbox that lets everybody make user namespaces: inside of one there is the right
- * to mount, to set up networks, and to make more namespaces. User and group numbers stay what they are. The network
- * namespace is needed because that of the sandbox belongs to the namespace that was left; --listen opens a socket there
- * before, so that something is left to reach the program by.
+ * Alone it gives a root who may not mount, in a sandbox that lets everybody make user namespaces, one in which there is the
+ * right to mount, to set up networks, and to make more namespaces, with a mount and a network namespace that belong to it. User
+ * and group numbers stay what they are. The process stays the same one, so status and signals are the program's own.
  *
- * The process stays the same one, so status and signals are the program's own.
+ * With --first it makes those of a node, that of PIDs among them, and stays beside it (first.h). The network of where it is
+ * started is left in both cases; --listen opens a socket there before, so that something is left to reach the program by.
  *
  * Exit status: the program's; 125 an error here; 126 the program cannot be executed; 127 there is none.
  */
@@ -29,7 +29,9 @@
 
 #include "cgroups.h"
 #include "fail.h"
+#include "first.h"
 #include "trial.h"
+#include "users.h"
 
 enum { CONNECTIONS = 128 };
 
@@ -37,30 +39,6 @@ static _Noreturn void misuse(const char *text)
 {
 	fprintf(stderr, "userns: %s; --help tells more\n", text);
 	exit(OWN_ERROR);
-}
-
-/*
- * user_namespaces(7): each number stands for itself, as far as there are numbers here. Where these are all 4294967295 the
- * last one is left out: runc and containerd take a namespace that maps them all for the first one, and must not, since in
- * this one there are no device filters and no device files.
- */
-static void write_map(pid_t pid, const char *name)
-{
-	char path[64], text[4096];
-	unsigned long first, outside, length, whole = 4294967295;
-	int used = 0;
-	snprintf(path, sizeof path, "/proc/self/%s", name);
-	FILE *own = fopen(path, "re");
-	if (!own)
-		fail("%s", path);
-	while (used < (int)sizeof text - 64 && fscanf(own, "%lu %lu %lu", &first, &outside, &length) == 3)
-		used += sprintf(text + used, "%lu %lu %lu\n", first, first, length == whole ? length - 1 : length);
-	fclose(own);
-	snprintf(path, sizeof path, "/proc/%ld/%s", (long)pid, name);
-	int file = open(path, O_WRONLY | O_CLOEXEC);
-	if (file < 0 || write(file, text, (size_t)used) < 0)
-		fail("%s, which takes CAP_SETUID, CAP_SETGID and CAP_SETFCAP", name);
-	close(file);
 }
 
 /*
@@ -133,20 +111,33 @@ static bool number(const char *text, char end, long limit, int *value, const cha
 
 static const char usage[] =
 	"Usage: userns [--listen DESCRIPTOR:PORT] [--] PROGRAM [ARGUMENT ...]\n"
-	"       userns --try=apart|here FOLDER\n"
+	"       userns --try=apart|here|within FOLDER\n"
 	"       userns --cgroups ROOT\n"
 	"       userns --lock DESCRIPTOR\n"
+	"       userns --beside PID [--cgroup FOLDER ...] [--] PROGRAM [ARGUMENT ...]\n"
+	"       userns --first [--parent PID] [--note DESCRIPTOR] [--cgroup FOLDER ...] [--pods]\n"
+	"              [--users | --uids MAP --gids MAP] [--listen DESCRIPTOR:PORT] [--] PROGRAM ...\n"
 	"Runs a program as root of a user namespace, with a mount and a network namespace of its own.\n\n"
 	"  --listen DESCRIPTOR:PORT  pass on a socket that listens on this port of the loopback that is left\n"
 	"  --try=apart FOLDER        run nothing: try what a node does there, tell what is refused; nothing is left of it\n"
-	"  --try=here FOLDER         the same in a mount namespace only\n"
+	"  --try=here FOLDER         the same, but for the user namespace\n"
+	"  --try=within FOLDER       the same, where cgroups are still to come\n"
 	"  --cgroups ROOT            run nothing: make cgroups below ROOT/sys/fs/cgroup writable in this mount namespace\n"
+	"  --first                   run the program as the first process of PID, mount, network, UTS and IPC namespaces; this one\n"
+	"                            waits, passes SIGTERM, SIGINT and SIGHUP on, and kills the program where they do not help\n"
+	"  --beside PID              run the program in the namespaces of this one, and with --cgroup in its cgroups\n"
+	"  --parent PID              end when this process ends, which started this one\n"
+	"  --note DESCRIPTOR         write the number of the program's process there\n"
+	"  --cgroup FOLDER           have it in this cgroup, and a cgroup namespace; remove the cgroup at the end\n"
+	"  --pods                    remove the cgroups that a kubelet left in /sys/fs/cgroup, at the end\n"
+	"  --users                   have a user namespace, too, where each number stands for itself\n"
+	"  --uids MAP, --gids MAP    the same, with what newuidmap(1) and newgidmap(1) make of this\n"
 	"  --lock DESCRIPTOR         run nothing: lock what whoever starts this has open there, or fail: somebody else has it locked\n"
 	"  --help\n\n"
 	"Exit status: the program's; 125 an error here; 126 the program cannot be executed; 127 there is none.\n";
 
 /* As what this was called for. */
-enum job { RUN, TRY_APART, TRY_HERE, CGROUPS };
+enum job { RUN, FIRST, BESIDE, TRY_APART, TRY_HERE, TRY_WITHIN, CGROUPS };
 
 static enum job trial(const char *where)
 {
@@ -155,8 +146,10 @@ static enum job trial(const char *where)
 		return TRY_APART;
 	if (strcmp(where, "here") == 0)
 		return TRY_HERE;
+	if (strcmp(where, "within") == 0)
+		return TRY_WITHIN;
 	prefix = "userns: ";
-	misuse("--try wants apart or here");
+	misuse("--try wants apart, here or within");
 }
 
 static int run(char **words)
@@ -172,10 +165,22 @@ static int try(enum job job, const char *folder)
 {
 	if (job == TRY_APART)
 		enter();
-	else if (unshare(CLONE_NEWNS) != 0)
+	else if (unshare(CLONE_NEWNS | CLONE_NEWNET) != 0)
 		fail("no mount namespace");
-	try_all(folder);
+	try_all(folder, job != TRY_WITHIN);
 	return 0;
+}
+
+/* Without a list of flags: each set is one that something is started in. */
+enum { APART = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWUTS | CLONE_NEWIPC };
+
+static int whole(const char *text, long limit, const char *wanted)
+{
+	const char *rest;
+	int value;
+	if (!number(text, '\0', limit, &value, &rest))
+		misuse(wanted);
+	return value;
 }
 
 int main(int count, char **words)
@@ -184,9 +189,19 @@ int main(int count, char **words)
 						{"try", required_argument, NULL, 't'},
 						{"cgroups", no_argument, NULL, 'c'},
 						{"lock", required_argument, NULL, 'k'},
+						{"first", no_argument, NULL, 'f'},
+						{"parent", required_argument, NULL, 'p'},
+						{"note", required_argument, NULL, 'n'},
+						{"cgroup", required_argument, NULL, 'g'},
+						{"uids", required_argument, NULL, 'U'},
+						{"gids", required_argument, NULL, 'G'},
+						{"beside", required_argument, NULL, 'b'},
+						{"users", no_argument, NULL, 'u'},
+						{"pods", no_argument, NULL, 'o'},
 						{"help", no_argument, NULL, 'h'},
 						{NULL, 0, NULL, 0}};
-	int descriptor, port;
+	struct first first = {.flags = APART, .note = -1};
+	int descriptor, port, beside = 0;
 	enum job job = RUN;
 	for (int option; (option = getopt_long(count, words, "+", options, NULL)) != -1;) {
 		const char *rest = optarg;
@@ -203,9 +218,37 @@ int main(int count, char **words)
 			job = CGROUPS;
 			break;
 		case 'k':
-			if (!number(rest, '\0', 1 << 20, &descriptor, &rest))
-				misuse("--lock wants DESCRIPTOR");
+			descriptor = whole(optarg, 1 << 20, "--lock wants DESCRIPTOR");
 			return flock(descriptor, LOCK_EX | LOCK_NB) == 0 ? 0 : OWN_ERROR;
+		case 'f':
+			job = FIRST;
+			break;
+		case 'b':
+			job = BESIDE;
+			beside = whole(optarg, 1 << 30, "--beside wants PID");
+			break;
+		case 'p':
+			first.parent = whole(optarg, 1 << 30, "--parent wants PID");
+			break;
+		case 'n':
+			first.note = whole(optarg, 1 << 20, "--note wants DESCRIPTOR");
+			break;
+		case 'g':
+			if (first.count == CGROUPS_MOST)
+				misuse("too many cgroups");
+			first.cgroups[first.count++] = optarg;
+			break;
+		case 'u':
+			first.flags |= CLONE_NEWUSER;
+			break;
+		case 'o':
+			first.pods = true;
+			break;
+		case 'U':
+		case 'G':
+			first.map[option == 'G'] = optarg;
+			first.flags |= CLONE_NEWUSER;
+			break;
 		case 'h':
 			fputs(usage, stdout);
 			return 0;
@@ -214,14 +257,21 @@ int main(int count, char **words)
 			return OWN_ERROR;
 		}
 	}
-	if (job != RUN && count != optind + 1)
+	if (job > BESIDE && count != optind + 1)
 		misuse("one folder is wanted");
 	if (optind == count)
 		misuse("no program is named");
-	if (job == RUN)
+	switch (job) {
+	case RUN:
 		return run(words + optind);
-	if (job != CGROUPS)
+	case FIRST:
+		return run_first(&first, words + optind);
+	case BESIDE:
+		return run_beside(beside, &first, words + optind);
+	case CGROUPS:
+		make_cgroups_serve(words[optind]);
+		return 0;
+	default:
 		return try(job, words[optind]);
-	make_cgroups_serve(words[optind]);
-	return 0;
+	}
 }

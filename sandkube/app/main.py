@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from sandkube import events, log
 from sandkube.app.completion import Completion
+from sandkube.app.delete_cluster import DeleteCluster
 from sandkube.app.doctor import Doctor
 from sandkube.app.guard import guarded
 from sandkube.app.home import Home
@@ -25,7 +26,7 @@ from sandkube.errors import UserError
 
 VERBS: Mapping[str, type[Verb]] = {
     each.name: each
-    for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, Doctor, Completion)
+    for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, DeleteCluster, Doctor, Completion)
 }
 
 

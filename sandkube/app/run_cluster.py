@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sandkube import log
+from sandkube.app import settings
 from sandkube.app.home import Home
 from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
-from sandkube.cluster import in_place, programs, start
+from sandkube.cluster import in_place, linux, programs, start
+from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
 from sandkube.cluster.pod import Kubectl, apply
@@ -34,36 +37,68 @@ TIMEOUT = option(
     *("timeout", 600.0, "how long the boot may take until the pod runs; 0 for no limit"),
     metavar="SECONDS",
 )
+KEEP = option("keep", False, "have data that stay, until delete-cluster: the datastore, certificates, volumes")
 IN_PLACE = option("in-place", False, "boot right here, as root, in no other sandbox")
 
 
-def _boot(one: Place, made: Programs, port: int, deadline: Deadline, began: float, wall: str) -> None:
+def _boot(one: Place, made: Programs, port: int, deadline: Deadline, began: float, wall: str, *, keep: bool) -> None:
     log.tell(Booting(one.name, wall))
-    for event in start.start(one, made, port, deadline):
+    for event in start.start(one, made, port, deadline, keep=keep):
         if event["type"] == "stage":
             took = round(time.monotonic() - began, 2)
             log.tell(StageReached(one.name, event["stage"], took, event["seconds"]))
 
 
-def run_cluster(
-    home: Home, name: str, port: int, made: Programs, seconds: float, began: float, wall: str, *, machine: bool
-) -> int:
-    """Boot a cluster unless it runs, have the acceptance pod Running within `seconds`, print how to use it.
+def _check_same(one: Place, wanted: Configured, *, keep: bool) -> None:
+    """Raises UserError if a cluster runs otherwise than is wanted: with other settings, if any are, or data that go."""
+    stop = f"./do stop-cluster --name {one.name}"
+    if keep and not one.kept:
+        raise UserError(
+            f"cluster {one.name} runs already, and its data do not stay",
+            hint=f"{stop}, then run it with --keep; or take another --name",
+        )
+    running = configured_of(one)
+    if wanted.origin and not wanted.same(running):
+        of = f"with those of {running.origin}" if running.origin else "with the defaults"
+        raise UserError(
+            f"cluster {one.name} is running already, {of}: the settings of {wanted.origin} are others",
+            hint=f"{stop}, or choose another --name",
+        )
 
-    `wall` is what there is to say about the sandbox; with `machine`, events say all of it.
+
+def _with_data(one: Place, wanted: Configured) -> Configured:
+    """The settings of a cluster, those of its data if none are wanted. Raises UserError if data forbid them."""
+    if not one.kept:
+        return wanted
+    earlier = configured_of(one)
+    if wanted.origin and not wanted.same_cluster(earlier):
+        raise UserError(
+            f"cluster {one.name} has data of a node or network with other settings than those of {wanted.origin}",
+            hint=f"leave out those of the tables cluster and node; ./do delete-cluster --name {one.name} ends the data",
+        )
+    return wanted if wanted.origin else earlier
+
+
+def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str) -> int:
+    """Boot a cluster unless it runs, have the acceptance pod Running within `timeout`, print how to use it.
+
+    `wall` is what there is to say about the sandbox; with `json`, events say all of it.
     """
+    name, keep = params["name"], params["keep"]
     one = place(home.outputs, name)
     client = start.kubectl_link(home.outputs, home.kubectl())
     with one.lock():
-        deadline = Deadline(seconds)
-        fresh = one.running() is None
-        if fresh:
-            _boot(one, made, port, deadline, began, wall)
+        deadline = Deadline(params["timeout"])
+        known = one.kept or one.running() is not None
+        if one.running() is None:
+            made = replace(made, configured=_with_data(one, made.configured))
+            _boot(one, made, params["port"], deadline, began, wall, keep=keep)
         else:
+            _check_same(one, made.configured, keep=keep)
             log.say(f"cluster {name} is running already")
-        table = apply(Kubectl(made.kubectl, one), fresh=fresh, deadline=deadline)
+        table = apply(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
     log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
-    if not machine:
+    if not params["json"]:
         _show_use(home, one, client, table)
     return 0
 
@@ -84,12 +119,16 @@ class RunCluster(Verb):
     name = "run-cluster"
     doc_purpose = "have what is needed, boot a cluster, wait for a Running pod"
     doc_usage = (
-        "[--name NAME] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...] [--timeout SECONDS] [--json]"
+        "[--name NAME] [--keep] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...] "
+        "[--timeout SECONDS] [--json] [--config FILE] [SETTING ...]"
     )
-    doc_description = "The cluster goes on in the background; stop it with stop-cluster."
+    doc_description = (
+        "The cluster goes on in the background; stop it with stop-cluster. One that was started with --keep comes back "
+        "with its data the next time, with that option or without."
+    )
     stray = "a name goes with --name"
     excluding = (("in-place", "sandbox"), ("in-place", "port"))
-    cmd_options = (NAME, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS)
+    cmd_options = (NAME, KEEP, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS, *settings.OPTIONS)
     needs_products = True
 
     @staticmethod
@@ -107,19 +146,22 @@ class RunCluster(Verb):
     def execute(self, params: Any, _words: list[str]) -> int:
         """Build, boot, show."""
         began = time.monotonic()
-        name, port, seconds = params["name"], params["port"], params["timeout"]
+        seconds = params["timeout"]
         if not 0 <= seconds <= LONGEST:  # nor NaN
             raise UserError(
                 f"run-cluster: --timeout takes seconds from 0, which is no limit, to {LONGEST:.0f}",
                 hint="./do help run-cluster",
             )
         tell_as_asked(params)
-        place(self.home.outputs, name)
+        place(self.home.outputs, params["name"])
+        wanted = settings.configured(params)
         kind, wall = self._kind(params)
         if failed := self.home.make(params, programs.products(kind)):
             return failed
         release_signals()
-        made = programs.chosen(kind, self.home.output, params["fix"])
+        made = replace(programs.chosen(kind, self.home.output, params["fix"]), configured=wanted)
         if kind == in_place.KIND:
             in_place.check(made.bundle, made.arguments)
-        return run_cluster(self.home, name, port, made, seconds, began, wall, machine=params["json"])
+        elif KINDS[kind].native:
+            linux.try_out(made.runsc)
+        return run_cluster(self.home, params, made, began, wall)

@@ -38,15 +38,18 @@ class Status(Verb):
 
 
 def _show(found: Sequence[Row]) -> None:
-    table = [("NAME", "STATE", "AGE", "SANDBOX", "NODE", "API", "MEMORY", "FOLDER")]
+    table = [("NAME", "STATE", "AGE", "SANDBOX", "NODE", "API", "MEMORY", "DATA", "FOLDER")]
     for row in found:
         age = f"{time.time() - row.created:.0f}s" if row.created else ""
         memory = f"{row.memory / 1e6:.0f} MB" if row.memory else ""
         folder = shown(row.folder)
-        table.append((row.name, row.state, age, row.sandbox, row.node, row.address, memory, folder))
+        data = "kept" if row.kept else ""
+        table.append((row.name, row.state, age, row.sandbox, row.node, row.address, memory, data, folder))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for cells in table:  # never cut: a terminal wraps, a pipe gets whole lines
         log.result("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
     for row in found:
+        if row.settings:
+            log.say(f"{row.name}: its settings are those of {row.settings}")
         if row.reason:
             log.say(f"{row.name}: {row.reason}")

@@ -2,6 +2,7 @@
 
     FOLDER/sandkube    the script (native/starter), which the file system carries: start, stop, kubectl, shell
     FOLDER/rootfs/     the node's file system
+    FOLDER/settings.json  the node's settings, if there are any
     FOLDER/state/      process, kubeconfig, logs; made by the script
 
 The folder is used where it is made (`run-cluster --in-place`) or carried elsewhere in an archive (`export-node`).
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,8 @@ from sandkube.run import base_environment, run
 
 KIND = "in-place"
 SCRIPT = "sandkube"
+SETTINGS = "settings.json"
 NAME = "sandkube-node"
-API_PORT = 6443
 
 
 def script(bundle: Path) -> Path:
@@ -42,16 +43,19 @@ def check(bundle: Path, arguments: Sequence[str]) -> None:
             raise UserError(said.read().decode(errors="replace").strip().removeprefix(f"{SCRIPT}: "))
 
 
-def places(bundle: Path) -> Mapping[str, Path]:
+def places(bundle: Path) -> dict[str, Path]:
     """What the folder holds, by its names in an archive."""
     return {f"{NAME}/rootfs": (bundle / "rootfs").resolve(), f"{NAME}/{SCRIPT}": script(bundle)}
 
 
-def make(bundle: Path, folder: Path) -> None:
-    """Fill a new folder."""
+def make(bundle: Path, folder: Path, settings: bytes) -> None:
+    """Fill a new folder; settings are a document (`sandkube.cluster.configured`), if there are any."""
     folder.mkdir(mode=0o755)
     tree.copy((bundle / "rootfs").resolve(), ".", folder, "rootfs")
     shutil.copy(script(bundle), folder / SCRIPT)
+    if settings:
+        (folder / SETTINGS).touch(0o600)
+        (folder / SETTINGS).write_bytes(settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,13 @@ class InPlace:
 
     folder: Path
     arguments: tuple[str, ...] = ()
+    data: str = ""
+    """The folder of data that stay; "" for none."""
 
     def run(self, _bundle: Path, _parent: int) -> list[str]:
         """Boot and stay, and end with whoever runs it; stages on standard output, logs on standard error."""
-        return [str(self.folder / SCRIPT), "run", "--with-parent", *self.arguments]
+        data = [f"--data={self.data}"] if self.data else []
+        return [str(self.folder / SCRIPT), "run", *data, "--with-parent", *self.arguments]
 
     def execute(self, command: Sequence[str]) -> list[str]:
         """Run a command in the node's file system, on this terminal."""

@@ -21,6 +21,8 @@ from sandkube.shapes import matching
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STATE = "state.json"
+DATA = "data"
+SETTINGS = "settings.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -88,6 +90,16 @@ class Place:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
         return self.folder / "kubeconfig"
+
+    @property
+    def data(self) -> Path:
+        """The folder of data that stay; the rest of the cluster's folder is made anew at each start."""
+        return self.folder / DATA
+
+    @property
+    def kept(self) -> bool:
+        """Whether its data stay."""
+        return self.data.is_dir()
 
     def check_owner(self) -> None:
         """Raise UserError unless this user may do anything with the cluster."""

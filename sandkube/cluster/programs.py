@@ -11,7 +11,9 @@ from typing import Any
 
 from sandkube import tree
 from sandkube.cluster import in_place
+from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.in_place import InPlace
+from sandkube.cluster.linux import Linux
 from sandkube.cluster.place import Place
 from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
 from sandkube.decode import Fault, decoded
@@ -20,6 +22,8 @@ from sandkube.errors import UserError
 
 _FILE = "programs.json"
 _BUNDLE = "bundle"
+KEPT = "/var/kept"
+"""Where a node has data that stay (native/node/boot/kept.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +42,28 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """Built products, the kind of sandbox, and arguments of the node."""
+    """Built products, the kind of sandbox, arguments of the node, and the settings of the cluster. `runsc` is what
+    makes the sandbox: the program `userns` of the bundle where that is the machine's own kernel.
+    """
 
     runsc: Path
     bundle: Path
     kubectl: Path
     kind: str = DEFAULT
     arguments: tuple[str, ...] = ()
+    configured: Configured = Configured()
 
     def prepare(self, place: Place) -> None:
         """Write what `sandbox` reads, and the bundle with this cluster's configuration."""
-        found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": self.arguments}
+        given = self.configured.document is not None and self.kind != in_place.KIND
+        words = (*self.arguments, *(["--settings-fd=0"] if given else []))
+        found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": words}
         place.write_file(_FILE, json.dumps(found))
+        self.configured.write(place)
         if self.kind == in_place.KIND:
-            in_place.make(self.bundle, place.folder / in_place.NAME)
+            in_place.make(self.bundle, place.folder / in_place.NAME, self.configured.text)
+            return
+        if KINDS[self.kind].native:
             return
         folder = place.folder / _BUNDLE
         folder.mkdir(mode=0o700)
@@ -61,7 +73,12 @@ class Programs:
             tree.copy(root, ".", folder, "rootfs")
             root = folder / "rootfs"
         spec["root"]["path"] = str(root)
-        spec["process"]["args"] += self.arguments
+        spec["process"]["args"] += words
+        spec["hostname"] = self.configured.node_name
+        if place.kept:
+            spec["process"]["args"].append("--keep")
+            source = {"source": str(place.data), "type": "bind", "options": ["rbind", "rw"]}
+            spec["mounts"].append({"destination": KEPT} | source)
         (folder / "config.json").write_text(json.dumps(spec))
 
 
@@ -73,13 +90,17 @@ def _read(place: Place) -> Written | None:
         return None
 
 
-def sandbox(place: Place, container: str) -> Sandbox | InPlace:
+def sandbox(place: Place, container: str) -> Sandbox | InPlace | Linux:
     """Where a cluster that was prepared runs. Raises UserError when its folder is damaged."""
     found = _read(place)
     if found is None:
         raise UserError(f"{place.folder / _FILE} is damaged", hint=f"./do stop-cluster --name {place.name}")
+    data = str(place.data) if place.kept else ""
     if found.kind == in_place.KIND:
-        return InPlace(place.folder / in_place.NAME, found.arguments)
+        return InPlace(place.folder / in_place.NAME, found.arguments, data)
+    if KINDS[found.kind].native:
+        name = configured_of(place).node_name
+        return Linux(Path(found.runsc), place.folder, container, name, found.arguments, data)
     return Sandbox(Path(found.runsc), place.runsc, container, found.kind)
 
 
@@ -98,12 +119,20 @@ def chosen(kind: str, output: Callable[[str], Path], fixes: Sequence[str]) -> Pr
     """The products of a kind of sandbox. Raises UserError for an unknown kind."""
     check_kind(kind)
     return Programs(
-        runsc=Path() if kind == in_place.KIND else output(KINDS[kind].product) / "bin/runsc",
+        runsc=maker(kind, output),
         bundle=output("bundle"),
         kubectl=output("kubectl") / "bin/kubectl",
         kind=kind,
         arguments=tuple(fix_words(fixes)),
     )
+
+
+def maker(kind: str, output: Callable[[str], Path]) -> Path:
+    """The program that makes a sandbox of a kind."""
+    if kind == in_place.KIND:
+        return Path()
+    made = output(KINDS[kind].product)
+    return (made / "rootfs").resolve() / "usr/bin/userns" if KINDS[kind].native else made / "bin/runsc"
 
 
 def fix_words(fixes: Sequence[str]) -> list[str]:
@@ -117,7 +146,8 @@ def fix_words(fixes: Sequence[str]) -> list[str]:
 def products(kind: str) -> tuple[str, ...]:
     """What must be built for a kind of sandbox."""
     check_kind(kind)
-    return ("bundle", "kubectl") if kind == in_place.KIND else ("bundle", "kubectl", KINDS[kind].product)
+    product = () if kind == in_place.KIND else (KINDS[kind].product,)
+    return tuple(dict.fromkeys(("bundle", "kubectl", *product)))
 
 
 def check_kind(kind: str) -> None:

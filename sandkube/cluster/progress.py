@@ -10,12 +10,12 @@ from typing import Any
 from sandkube.cluster.logs import LAST, tail
 from sandkube.cluster.place import Place
 
-WHOLE = frozenset({"access", "ready", "accounts", "service", "controllers", "services", "dns"})
+WHOLE = frozenset({"access", "ready", "accounts", "manifests", "service", "controllers", "services", "dns"})
 """What a cluster needs to be whole: node, API from here and from pods, controllers, Services, names."""
 OWED: Mapping[str, str] = {
     **{"probe": "sandbox", "mounts": "node", "settings": "node", "network": "node", "images": "node"},
     **{"certificates": "node", "datastore": "datastore", "containerd": "containerd", "apiserver": "apiserver"},
-    **{"access": "sandbox", "accounts": "apiserver"},
+    **{"access": "sandbox", "accounts": "apiserver", "manifests": "manifests"},
     **{"services": "services", "dns": "dns", "ready": "kubelet", "service": "apiserver"},
     **{"controllers": "controller-manager"},
 }
@@ -27,6 +27,8 @@ class Progress:
     """What a boot has reached, in the order in which it was."""
 
     reached: list[str] = field(default_factory=list)
+    left_out: frozenset[str] = frozenset()
+    """Stages that do not come, since their parts are disabled."""
 
     def note(self, event: Mapping[str, Any]) -> None:
         """Count a supervisor's event."""
@@ -35,11 +37,11 @@ class Progress:
     @property
     def whole(self) -> bool:
         """Whether the cluster can be used."""
-        return {*self.reached} >= WHOLE
+        return {*self.reached} >= WHOLE - self.left_out
 
     def debt(self) -> tuple[str, str]:
         """The component that owes the first of the stages that are missing, and a sentence about them."""
-        missing = [stage for stage in OWED if stage not in self.reached]
+        missing = [stage for stage in OWED if stage not in self.reached and stage not in self.left_out]
         last = f"the last stage was {self.reached[-1]}" if self.reached else "it reached no stage"
         component = OWED[missing[0]]
         return component, f"{last}, missing are {', '.join(missing)}; {component} owes {missing[0]}"

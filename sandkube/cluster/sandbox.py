@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandkube import attempts
-from sandkube.cluster import enter
+from sandkube.cluster import enter, linux
 from sandkube.cluster.deadline import TRIAL
 from sandkube.errors import UserError
 from sandkube.run import base_environment, run
@@ -37,6 +37,8 @@ class Kind:
     """The node writes into its root file system itself, so each cluster has a copy of it."""
     confined: bool = False
     """Without namespaces: for containers that permit none."""
+    native: bool = False
+    """No gVisor: this machine's own kernel (`linux.Linux`)."""
 
 
 KINDS = {
@@ -49,6 +51,7 @@ KINDS = {
     "confined-legacy": Kind(
         "gvisor-legacy", (*_FLAGS, _OVERLAY, *_CONFINED), "legacy, where no namespaces are to be had", confined=True
     ),
+    "linux": Kind("bundle", (), "namespaces and cgroups of this machine's own kernel", native=True),
 }
 DEFAULT = "modern"
 INSTEAD = {"modern": "confined", "legacy": "confined-legacy"}
@@ -89,6 +92,8 @@ def choose(wanted: str) -> tuple[str, str]:
 
     Raises UserError where `wanted` cannot be had.
     """
+    if wanted and KINDS[wanted].native:
+        return wanted, linux.check()
     reason = refused()
     if wanted and KINDS[wanted].confined:
         return wanted, outer_wall(reason)
@@ -123,11 +128,13 @@ class Sandbox:
 
     def _reach(self, bundle: Path) -> list[str]:
         """The files that a confined sandbox needs, with rights to them."""
-        root = json.loads((bundle / "config.json").read_text())["root"]["path"]
+        spec = json.loads((bundle / "config.json").read_text())
+        root = spec["root"]["path"]
+        bound = [each["source"] for each in spec.get("mounts", ()) if each["type"] == "bind"]
         paths = {
             "--execute": [self.runsc],
             "--read": [bundle, bundle / root, "/proc", "/sys", "/etc/localtime", "/dev/urandom"],
-            "--write": [self.root, "/dev/null"],
+            "--write": [self.root, "/dev/null", *bound],
         }
         return [word for option, places in paths.items() for each in places for word in (option, str(each))]
 
@@ -139,6 +146,10 @@ class Sandbox:
     def port_forward(self, local: int, remote: int, parent: int) -> list[str]:
         """Forward a port of this machine's loopback (0: a free one) into the sandbox."""
         return self._runsc(parent, "port-forward", self.container, f"{local}:{remote}")
+
+    def end(self, parent: int) -> list[str]:
+        """Have the node end in order (native/node/end.go)."""
+        return self._runsc(parent, "kill", self.container, "PWR")
 
     def execute(self, command: Sequence[str]) -> list[str]:
         """Run a command in the sandbox, on this terminal."""

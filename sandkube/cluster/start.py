@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import stop
+from sandkube.cluster.configured import configured_of
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
@@ -70,12 +71,26 @@ def _check_port(port: int) -> None:
             raise UserError(f"port {port} of 127.0.0.1: {error.strerror}", hint=_OTHER_PORT) from None
 
 
-def _prepare(place: Place, programs: Programs) -> None:
-    """A folder for a new cluster; what an earlier one left is cleared away."""
+def _former_port(place: Place) -> int:
+    """The port that a cluster had before it was stopped, if it can have it again: clients keep its address."""
+    state = place.read() if place.kept else None
+    try:
+        if state is not None and state.port:
+            _check_port(state.port)
+            return state.port
+    except UserError:
+        pass
+    return 0
+
+
+def _prepare(place: Place, programs: Programs, *, keep: bool) -> None:
+    """A folder for a new cluster; what an earlier one left is cleared away, but for data that stay."""
     if place.folder.exists():
         place.check_owner()
         stop.clear(place)
-    place.folder.mkdir(mode=0o700)
+    place.folder.mkdir(mode=0o700, exist_ok=True)
+    if keep:
+        place.data.mkdir(mode=0o700, exist_ok=True)
     place.runsc.mkdir(mode=0o700)
     programs.prepare(place)
 
@@ -127,7 +142,9 @@ def _told(sentence: str, lines: list[str]) -> str:
 
 def _logs_hint(place: Place, component: str) -> str:
     which = f" {component}" if component in components(place.logs) else ""
-    return f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew"
+    origin = configured_of(place).origin
+    said = f"; its settings are those of {origin}" if origin else ""
+    return f"./do logs --name {place.name}{which} shows more; ./do run-cluster --name {place.name} starts it anew{said}"
 
 
 def _overdue(place: Place, deadline: Deadline, progress: Progress) -> NodeFailed:
@@ -179,17 +196,21 @@ def _end(place: Place, process: subprocess.Popen[bytes]) -> None:
     stop.end_left(place)
 
 
-def start(place: Place, programs: Programs, port: int = 0, deadline: Deadline = NEVER) -> Iterator[dict[str, Any]]:
+def start(
+    place: Place, programs: Programs, port: int = 0, deadline: Deadline = NEVER, *, keep: bool = False
+) -> Iterator[dict[str, Any]]:
     """Start a cluster and yield its events until it is whole: node, API from here, Services, names.
 
-    The caller holds the place's lock. Leaving early (Ctrl-C) stops and removes the cluster; a deadline that is missed
-    ends it, and its logs stay. Raises NodeFailed, UserError.
+    The caller holds the place's lock. `keep`: its data stay; those of an earlier start always do. Leaving early
+    (Ctrl-C) stops and removes the cluster, but for data of an earlier start; a deadline that is missed ends it, and its
+    logs stay. Raises NodeFailed, UserError.
     """
     _check_memory()
     _check_port(port)
-    _prepare(place, programs)
+    port, first = port or _former_port(place), not place.kept
+    _prepare(place, programs, keep=keep)
     process, reader = _spawn(place, port)
-    progress = Progress()
+    progress = Progress(left_out=programs.configured.disabled)
     try:
         for event in _events(reader, deadline):
             if event["type"] == "failed":
@@ -208,7 +229,7 @@ def start(place: Place, programs: Programs, port: int = 0, deadline: Deadline = 
     except BaseException as error:
         _end(place, process)
         if not isinstance(error, UserError):
-            stop.clear(place)
+            stop.clear(place, data=first)
         raise
     finally:
         os.close(reader)

@@ -6,18 +6,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandkube.cluster import programs
+from sandkube.cluster import linux, programs
+from sandkube.cluster.configured import configured_of
 from sandkube.cluster.place import Place, State, all_places
 from sandkube.cluster.processes import memory_of
-
-NODE = "runsc"
-"""The node's name in every cluster: the host name of sandkube.build.builders.oci_runtime."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in; node
-    and address are empty unless it runs.
+    """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in,
+    `settings` where its settings are from, "" for nowhere; node and address are empty unless it runs.
     """
 
     name: str
@@ -29,6 +27,8 @@ class Row:
     memory: int
     folder: Path
     reason: str
+    settings: str = ""
+    kept: bool = False
 
 
 def describe(state: State) -> str:
@@ -40,7 +40,11 @@ def describe(state: State) -> str:
 
 def _reason(place: Place, state: State) -> str:
     again = f"./do run-cluster --name {place.name} starts it anew, ./do stop-cluster --name {place.name} clears it away"
+    if place.kept:
+        again = f"./do run-cluster --name {place.name} starts it again, ./do delete-cluster --name {place.name} ends it"
     match describe(state):
+        case "stopped" if place.kept:
+            return f"its data stay; {again}"
         case "killed":
             return f"its supervisor ended without a word: killed, out of disk space, or the machine restarted; {again}"
         case "failed":
@@ -55,18 +59,21 @@ def row(place: Place) -> Row:
     state = place.read()
     if state is None:
         reason = f"its state file is missing or damaged; ./do stop-cluster --name {place.name} clears it away"
-        return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason)
+        return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason, kept=place.kept)
     alive = state.alive()
+    configured = configured_of(place)
     return Row(
         name=place.name,
         state=describe(state),
         created=state.created,
         sandbox=programs.kind_of(place),
-        node=NODE if alive and state.phase == "running" else "",
+        node=configured.node_name if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
-        memory=memory_of(state.pid) if alive else 0,
+        memory=memory_of(state.pid) + linux.memory_of(place.folder) if alive else 0,
         folder=place.folder,
         reason=_reason(place, state),
+        settings=configured.origin,
+        kept=place.kept,
     )
 
 

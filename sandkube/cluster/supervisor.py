@@ -3,8 +3,9 @@
     python -m sandkube.cluster.supervisor FOLDER PORT EVENTS_FD
 
 It passes on the node's stages as JSON lines on the pipe EVENTS_FD, splits the node's log by component, forwards the
-port of the API, and records its state. SIGTERM ends it, and so does the removal of its state file. Its children die
-with it, however it ends: runsc by PR_SET_PDEATHSIG, sandbox and gofer because an attached runsc asks for the same.
+port of the API, and records its state. SIGTERM ends it, in order where data stay; SIGINT ends it at once, and so does
+the removal of its state file. Its children die with it, however it ends: runsc by PR_SET_PDEATHSIG, sandbox and gofer
+because an attached runsc asks for the same.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import programs
-from sandkube.cluster.in_place import API_PORT, InPlace
+from sandkube.cluster import linux, programs
+from sandkube.cluster.configured import configured_of
+from sandkube.cluster.in_place import InPlace
+from sandkube.cluster.linux import Linux
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.processes import opened_descendant, signal_descendant, tree_of
@@ -36,7 +39,7 @@ from sandkube.run import base_environment
 _LINE_LIMIT = 1 << 20
 _PR_SET_CHILD_SUBREAPER = 36
 _PORT_LINE = re.compile(rb"Forwarding local port (\d+) to")
-_GRACE_IN_PLACE = 10.0  # seconds for a node without a sandbox to clean up
+_GRACE_IN_PLACE = 10.0  # seconds for a node that is not in gVisor to clean up
 _GRACE = 2.0  # seconds for a node that has reported its failure to end by itself
 
 
@@ -64,6 +67,8 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         container = f"sandkube-{uuid.uuid4().hex[:8]}"
         self._sandbox = programs.sandbox(place, container)
+        self._configured = configured_of(place)
+        self._api_port = self._configured.api_port
         self._logs = Logs(place.logs)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
@@ -80,16 +85,17 @@ class Supervisor:
         self._state = self._state.moved(**changes)
         self._place.write(self._state)
 
-    async def _start(self, argv: list[str]) -> asyncio.subprocess.Process:
+    async def _start(self, argv: list[str], *given: int, told: bool = False) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             *argv,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if told else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=base_environment(self._place.folder),
             cwd="/",
             limit=_LINE_LIMIT,
             process_group=0,
+            pass_fds=given,
         )
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
@@ -113,7 +119,7 @@ class Supervisor:
     def _end_sandbox(self) -> None:
         if self._main is None or self._main.returncode is not None:
             return
-        if isinstance(self._sandbox, InPlace) and not self._asked:
+        if not isinstance(self._sandbox, Sandbox) and not self._asked:
             self._asked = True
             signal_descendant(self._main.pid, signal.SIGTERM)  # it takes its addresses and processes away by itself
             asyncio.get_running_loop().call_later(_GRACE_IN_PLACE, self._end_sandbox)
@@ -142,10 +148,10 @@ class Supervisor:
                 asyncio.get_running_loop().call_later(_GRACE, self._end_sandbox)
                 return
             case {"type": "stage", "stage": "apiserver"}:
-                if isinstance(self._sandbox, InPlace):
-                    self._open_access(API_PORT)
-                else:
+                if isinstance(self._sandbox, Sandbox):
                     self._keep(self._forward(self._sandbox))
+                else:
+                    self._open_access(self._api_port if isinstance(self._sandbox, InPlace) else self._port)
             case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
@@ -153,7 +159,7 @@ class Supervisor:
     async def _forward(self, sandbox: Sandbox) -> None:
         """Forward the API's port for as long as the sandbox lives; a forwarder that dies is started again."""
         while not self._end.is_set():
-            argv = sandbox.port_forward(self._port, API_PORT, os.getpid())
+            argv = sandbox.port_forward(self._port, self._api_port, os.getpid())
             forwarder = await self._start(argv)
             if self._end.is_set():  # meanwhile
                 kill_descendants()
@@ -182,7 +188,7 @@ class Supervisor:
 
     def _open_access(self, port: int) -> None:
         self._port = port
-        text = self._kubeconfig.replace(f"https://127.0.0.1:{API_PORT}", f"https://127.0.0.1:{port}")
+        text = self._kubeconfig.replace(f"https://127.0.0.1:{self._api_port}", f"https://127.0.0.1:{port}")
         self._place.write_file(self._place.kubeconfig.name, text)
         self._record(port=port)
         self._tell({"type": "access", "port": port})
@@ -190,6 +196,25 @@ class Supervisor:
     def _stop(self) -> None:
         self._stopping = True
         self._end_sandbox()
+
+    def _stop_in_order(self) -> None:
+        """Have a node end in order that has something to lose, and let it take its time."""
+        if not self._place.kept or self._state.phase != "running":
+            self._stop()
+        elif not self._stopping:
+            self._stopping = True
+            self._keep(self._ask_to_end())
+
+    async def _ask_to_end(self) -> None:
+        assert self._main is not None
+        if not isinstance(self._sandbox, Sandbox):
+            signal_descendant(self._main.pid, signal.SIGPWR)
+            return
+        asked = await self._start(self._sandbox.end(os.getpid()))
+        said, complaint = await asked.communicate()
+        if asked.returncode != 0 and not self._end.is_set():
+            self._logs.write(said + complaint)
+            self._end_sandbox()
 
     def _on_end(self) -> None:
         """The sandbox's main process has ended; what is left of it would hold the pipes open."""
@@ -203,7 +228,8 @@ class Supervisor:
     async def live(self) -> int:
         """Boot and serve until the sandbox has ended; the exit status of runsc."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(signal.SIGTERM, self._stop_in_order)
+        for number in (signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop)
         status = 0
         try:
@@ -212,14 +238,21 @@ class Supervisor:
                 loop.add_reader(watch.descriptor, self._on_change, watch)
                 status = await self._boot()
                 loop.remove_reader(watch.descriptor)
-        except (OSError, UserError) as error:
+        except (Failed, OSError, UserError) as error:
             self._fail(error)
         kill_descendants()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return status
 
     async def _boot(self) -> int:
-        self._main = await self._start(self._sandbox.run(programs.bundle(self._place), os.getpid()))
+        text = b"" if isinstance(self._sandbox, InPlace) else self._configured.text  # in place, a file has it
+        if isinstance(self._sandbox, Linux):
+            self._main = await self._start_linux(self._sandbox, told=text != b"")
+        else:
+            argv = self._sandbox.run(programs.bundle(self._place), os.getpid())
+            self._main = await self._start(argv, told=text != b"")
+        if self._main.stdin is not None:
+            self._keep(_hand_over(text, self._main.stdin))
         assert self._main.stdout is not None
         assert self._main.stderr is not None
         if self._stopping:
@@ -228,9 +261,20 @@ class Supervisor:
             await asyncio.gather(self._read_stages(self._main.stdout), self._read_log(self._main.stderr))
             return await self._main.wait()
 
+    async def _start_linux(self, sandbox: Linux, *, told: bool) -> asyncio.subprocess.Process:
+        """Start a node that is given a socket which listens for the API here."""
+        try:
+            given = sandbox.prepare(self._port)
+        except OSError as error:
+            raise Failed("access", f"cannot listen on port {self._port} of 127.0.0.1: {error.strerror}") from None
+        with contextlib.closing(given):
+            self._port = given.api.getsockname()[1]
+            return await self._start(sandbox.boot(given, os.getpid()), given.api.fileno(), given.note, told=told)
+
     def farewell(self, status: int) -> int:
         """Say how it ended, once nothing is left of the sandbox; the supervisor's exit status."""
         self._logs.close()
+        linux.clear(self._place.folder, _GRACE)
         event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",
@@ -242,9 +286,17 @@ class Supervisor:
             if not self._stopping:
                 self._record(phase="failed", port=0, reason=f"{event['component']}: {event['error']}")
             elif (self._place.folder / STATE).exists():
-                self._record(phase="stopped", port=0)
+                self._record(phase="stopped", port=self._port if self._place.kept else 0)
         self._tell({"type": "stopped"} if self._stopping else event)
         return 0 if self._stopping else 1
+
+
+async def _hand_over(text: bytes, stream: asyncio.StreamWriter) -> None:
+    """Give the node its settings; one that ends before it has read them says why by itself."""
+    stream.write(text)
+    with contextlib.suppress(ConnectionError):
+        await stream.drain()
+        stream.close()
 
 
 @contextlib.contextmanager

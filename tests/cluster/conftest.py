@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.programs import Programs
+from sandkube.cluster.programs import Programs, maker
 from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
 from sandkube.run import base_environment
@@ -71,6 +73,41 @@ def inside(cluster: Cluster, script: str, stdin: str = "", timeout: float = 60) 
     )
 
 
+def ordinary_python() -> str:
+    """A Python that the user nobody may run; this one may be below a home that is closed to others."""
+    for each in (sys.executable, "/usr/bin/python3"):
+        code = "import sys; sys.exit(sys.version_info < (3, 11))"
+        with_user = {"user": "nobody", "cwd": "/", "capture_output": True}
+        try:
+            if subprocess.run([each, "-c", code], **with_user).returncode == 0:  # type: ignore[call-overload]
+                return each
+        except OSError:
+            continue
+    pytest.skip("there is no Python 3.11 that the user nobody may run")
+
+
+def as_nobody(script: str, made: Programs, folders: pytest.TempPathFactory, *more: str) -> str:
+    """What a script says, run by the user nobody with this checkout, programs, a folder and a kind."""
+    base = folders.mktemp("ordinary")
+    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
+        folder.chmod(folder.stat().st_mode | 0o011)
+    os.chown(base, 65534, 65534)
+    words = [str(each) for each in (ROOT, made.runsc, made.bundle, made.kubectl, base, made.kind)]
+    done = subprocess.run(
+        [ordinary_python(), "-c", script, *words, *more],
+        user=65534,
+        group=65534,
+        extra_groups=[],
+        cwd="/",
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 @pytest.fixture
 def outputs(tmp_path: Path) -> Iterator[Path]:
     """A folder for clusters of one test; its path is longer than a socket's may be."""
@@ -83,11 +120,11 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
 
 def of_kind(programs: Programs, kind: str) -> Programs:
     """The same node in another kind of sandbox."""
-    runsc = (ROOT / "outputs/result" / KINDS[kind].product / "bin/runsc").resolve()
-    return replace(programs, kind=kind, runsc=runsc)
+    return replace(programs, kind=kind, runsc=maker(kind, lambda name: ROOT / "outputs/result" / name).resolve())
 
 
-SHARED = [kind for kind in KINDS if not KINDS[kind].confined]  # those have tests of their own, in containers too
+GVISOR = [kind for kind in KINDS if not KINDS[kind].native]
+SHARED = [kind for kind in GVISOR if not KINDS[kind].confined]  # those have tests of their own, in containers too
 
 
 @pytest.fixture(scope="session", params=SHARED)

@@ -7,7 +7,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,9 @@ from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.processes import tree_of, with_words
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.programs import sandbox as sandbox_of
-from sandkube.cluster.sandbox import KINDS
 from sandkube.cluster.status import row
 from sandkube.run import base_environment
-from tests.cluster.conftest import ROOT, Cluster, boot, of_kind
+from tests.cluster.conftest import GVISOR, Cluster, as_nobody, boot, of_kind
 
 ORDINARY = """\
 import sys
@@ -157,42 +155,10 @@ def test_after_a_kill_nothing_runs_and_it_starts_anew(
     assert again.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
 
 
-def ordinary_python() -> str:
-    """A Python that the user nobody may run; this one may be below a home that is closed to others."""
-    for each in (sys.executable, "/usr/bin/python3"):
-        code = "import sys; sys.exit(sys.version_info < (3, 11))"
-        with_user = {"user": "nobody", "cwd": "/", "capture_output": True}
-        try:
-            if subprocess.run([each, "-c", code], **with_user).returncode == 0:  # type: ignore[call-overload]
-                return each
-        except OSError:
-            continue
-    pytest.skip("there is no Python 3.11 that the user nobody may run")
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="every test here is an ordinary user's already")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", GVISOR)
 def test_an_ordinary_user(programs: Programs, kind: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    base = tmp_path_factory.mktemp("ordinary")
-    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
-        folder.chmod(folder.stat().st_mode | 0o011)
-    python = ordinary_python()
-    os.chown(base, 65534, 65534)
-    made = of_kind(programs, kind)
-    words = [str(each) for each in (ROOT, made.runsc, made.bundle, made.kubectl, base, kind)]
-    done = subprocess.run(
-        [python, "-c", ORDINARY, *words],
-        user=65534,
-        group=65534,
-        extra_groups=[],
-        cwd="/",
-        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=180,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
+    lines = as_nobody(ORDINARY, of_kind(programs, kind), tmp_path_factory).splitlines()
     assert any(line.split()[:3] == [NAME, "1/1", "Running"] for line in lines)
     said = {line.split()[0]: line.partition(" ")[2] for line in lines if line.endswith("]")}
     assert {name: said[name] for name in ("logs", "exec", "service")} == {

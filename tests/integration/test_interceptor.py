@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.interceptors import RESULT, ROOT, Here, Runs, fill, intercepted
+from tests.interceptors import ROOT, Here, Runs, fill, intercepted
+from tests.sanitized import program
 
 CASES = ("calls", "memory", "race", "children", "exec", "threads", "signals", "stop")
 SOAK = 60  # seconds, shared out between the two places
@@ -110,7 +111,7 @@ def test_own_errors(runs: Runs) -> None:
 def test_wrong_rules(tmp_path: Path, rules: str, text: str) -> None:
     file = tmp_path / "rules"
     file.write_text(rules)
-    words = [str(RESULT / "interceptor/bin/interceptor"), "--rules", str(file), "--", "true"]
+    words = [str(program("interceptor")), "--rules", str(file), "--", "true"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (125, f"interceptor: {file}:{text}\n")
 

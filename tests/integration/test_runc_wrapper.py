@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.conftest import ROOT
+from tests.sanitized import program
 
 CGROUP = {"type": "cgroup"}
 RUNC = """#!/bin/sh
@@ -25,10 +25,7 @@ exit "$STATUS"
 
 @pytest.fixture(scope="module")
 def wrapper() -> Path:
-    program = ROOT / "outputs/result/runc-wrapper/bin/runc-wrapper"
-    if not program.exists():
-        pytest.fail(f"{program} is missing: run ./do build first", pytrace=False)
-    return program
+    return program("runc-wrapper")
 
 
 def run(wrapper: Path, folder: Path, *words: str, status: str = "0") -> subprocess.CompletedProcess[str]:

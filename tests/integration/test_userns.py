@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from sandkube.cluster import cgroups
+from sandkube.cluster.processes import tree_of
+from sandkube.errors import UserError
 from tests.confinement import CAPABILITIES, Confinement
+from tests.sanitized import path_of, program
 
-ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "outputs/result/userns/bin/userns"
+PROGRAM = path_of("userns")
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may map every user")
 
 
 def userns(*words: str) -> subprocess.CompletedProcess[str]:
-    if not PROGRAM.exists():
-        pytest.fail(f"{PROGRAM} is missing: run ./do build first", pytrace=False)
-    return subprocess.run([str(PROGRAM), *words], capture_output=True, text=True, timeout=30)
+    return subprocess.run([str(program("userns")), *words], capture_output=True, text=True, timeout=30)
 
 
 def in_sh(script: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -95,7 +100,114 @@ def test_its_network_is_empty_but_for_a_socket_of_ours() -> None:
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             taken = userns("--listen", f"7:{port}", "--", "/bin/true")
         process.communicate("\n")
-    assert (taken.returncode, taken.stderr) == (125, f"userns: 127.0.0.1:{port}: Address in use\n")
+    said = taken.stderr.replace("already ", "")  # the word of another libc
+    assert (taken.returncode, said) == (125, f"userns: 127.0.0.1:{port}: Address in use\n")
+
+
+FIRST = (str(PROGRAM), "--first")
+WAITS = "echo up; while :; do sleep 0.1; done"
+
+
+@contextmanager
+def started(*words: str, given: Sequence[int] = ()) -> Iterator[subprocess.Popen[str]]:
+    """A program that has said that it is up."""
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, pass_fds=given) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "up\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def ends(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        assert select.select([descriptor], [], [], 20)[0], f"{pid} goes on"
+        os.close(descriptor)
+
+
+@NEEDS_ROOT
+def test_the_first_process_is_alone() -> None:
+    show = "echo $$; mount -t proc proc /proc && echo /proc/[0-9]*; hostname there && hostname; grep -c : /proc/net/dev"
+    done = userns("--first", "--", "/bin/sh", "-c", f"mount --make-rprivate /; {show}; exit 3")
+    first, processes, name, devices = done.stdout.splitlines()
+    assert (first, "/proc/1" in processes.split(), name, devices, done.returncode) == ("1", True, "there", "1", 3)
+    assert len(processes.split()) == 1
+    assert socket.gethostname() != "there"
+    assert userns("--first", "/nowhere").returncode == 127
+    assert in_sh("kill -KILL $$", "--first").returncode == 0, (
+        "the first process is not killed by those of its namespace"
+    )
+
+
+@NEEDS_ROOT
+def test_all_of_it_ends_with_it_and_with_the_one_beside_it(tmp_path: Path) -> None:
+    orphan = f"sleep 1000 & {WAITS}"
+    for victim in ("first", "beside", "parent"):
+        with (tmp_path / "note").open("w+") as note:
+            words = [*FIRST, f"--note={note.fileno()}", "--", "/bin/sh", "-c", orphan]
+            if victim == "parent":
+                script = f'exec 7>"$0"; {PROGRAM} --first --note 7 --parent $$ -- /bin/sh -c "$1"; :'
+                words = ["/bin/sh", "-c", script, str(tmp_path / "note"), orphan]
+            with started(*words, given=[note.fileno()]) as process:
+                first = int((tmp_path / "note").read_text())
+                below = [pid for pid in tree_of(process.pid) if pid != process.pid]
+                assert len(below) >= 2, "the shell, and one that sleeps"
+                os.kill(first if victim == "first" else process.pid, signal.SIGKILL)
+                for pid in below:
+                    ends(pid)
+                assert process.wait() == (137 if victim == "first" else -signal.SIGKILL)
+
+
+@NEEDS_ROOT
+def test_another_program_beside_it(tmp_path: Path) -> None:
+    with (tmp_path / "note").open("w+") as note:
+        words = [*FIRST, "--users", f"--note={note.fileno()}", "--", "/bin/sh", "-c", f"hostname there; {WAITS}"]
+        with started(*words, given=[note.fileno()]):
+            first = (tmp_path / "note").read_text().strip()
+            done = in_sh(
+                "hostname; mount -t proc proc /proc && readlink /proc/self/ns/user; exit 4", f"--beside={first}"
+            )
+            its = Path(f"/proc/{first}/ns/user").readlink()
+    assert (done.returncode, done.stdout.splitlines()) == (4, ["there", str(its)]), done.stderr
+
+
+@NEEDS_ROOT
+def test_a_signal_is_passed_on_and_one_that_is_not_heeded_kills() -> None:
+    with started(*FIRST, "--", "/bin/sh", "-c", f"trap 'exit 5' TERM; {WAITS}") as process:
+        process.terminate()
+        assert process.wait(20) == 5
+    with started(
+        *FIRST, "--", "/bin/sh", "-c", WAITS
+    ) as process:  # which the kernel gives no signal that it does not catch
+        process.terminate()
+        assert process.wait(20) == 128 + signal.SIGKILL
+    with started(*FIRST, "--", "/bin/sh", "-c", f"trap '' TERM INT; trap 'echo no' HUP; {WAITS}") as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "no\n"
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(20) == 128 + signal.SIGKILL
+
+
+@NEEDS_ROOT
+def test_its_cgroups_are_removed_with_those_below() -> None:
+    try:
+        made = cgroups.make(f"sandkube-test-{os.getpid()}")
+    except UserError as error:
+        pytest.skip(str(error))
+    options = [f"--cgroup={folder}" for folder in made.values()]
+    memory = next(folder for name, folder in made.items() if name in ("memory", "unified"))
+    try:
+        with started(*FIRST, *options, "--", "/bin/sh", "-c", f"cat /proc/self/cgroup >&2; {WAITS}") as process:
+            assert list(cgroups.processes(memory))
+            (memory / "inner/most").mkdir(parents=True)
+            process.terminate()
+            process.wait(20)
+        assert not [folder for folder in made.values() if folder.exists()]
+    finally:
+        cgroups.remove(made.values())
 
 
 @NEEDS_ROOT
@@ -128,7 +240,7 @@ def test_an_ordinary_user_is_told_what_is_refused() -> None:
         (["--listen", "7:", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
         (["--listen", "7:65536", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
         (["--listen", "-1:1", "x"], 125, "userns: --listen wants DESCRIPTOR:PORT; --help tells more\n"),
-        (["--try=there", "/"], 125, "userns: --try wants apart or here; --help tells more\n"),
+        (["--try=there", "/"], 125, "userns: --try wants apart, here or within; --help tells more\n"),
         (["--try=here"], 125, "userns: one folder is wanted; --help tells more\n"),
         (["--cgroups"], 125, "userns: one folder is wanted; --help tells more\n"),
         (["--lock", "x"], 125, "userns: --lock wants DESCRIPTOR; --help tells more\n"),

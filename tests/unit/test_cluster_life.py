@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -17,14 +18,20 @@ from typing import Any
 import pytest
 
 from sandkube.cluster import start, stop
+from sandkube.cluster.configured import Configured
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.place import Place, State, place
 from sandkube.cluster.processes import with_words
 from sandkube.cluster.sandbox import NO_SANDBOX
+from sandkube.cluster.start import NodeFailed
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
 from tests.unit.fake_runsc import BOOTS, WAITS, programs
 
+FAILS = """\
+print(json.dumps({"type": "failed", "component": "kubelet", "error": "no"}), flush=True)
+sys.exit(1)
+"""
 LEAVES_A_PROCESS = """\
 code = "import signal; signal.pause()"
 subprocess.Popen([sys.executable, "-c", code, root], start_new_session=True)
@@ -63,10 +70,42 @@ def processes(one: Place) -> list[int]:
     return list(with_words(f"--root={one.runsc}"))
 
 
+READS = """\
+given = sys.stdin.read()
+words = json.load(open(bundle + "/config.json"))
+open(scenario + "/given", "w").write(json.dumps([words["process"]["args"], words["hostname"], given]))
+"""
+
+
+def test_a_node_gets_its_settings(one: Place) -> None:
+    """However large they are: more than a pipe holds."""
+    folder = one.folder.parents[1] / "bundle"
+    asked = {"disable": ["dns"], "manifests": [{"name": "a.yaml", "text": "#" * 500_000}]}
+    wanted = Configured("a.toml", 7443, "one", asked)
+    boots = "".join(line for line in BOOTS.splitlines(keepends=True) if '"dns"' not in line).replace("6443", "7443")
+    with one.lock():
+        list(start.start(one, replace(programs(folder, READS + boots + WAITS), configured=wanted)))
+    words, host, given = json.loads((folder / "given").read_text())
+    assert (words, host) == (["node", "--settings-fd=0"], "one")
+    assert json.loads(given) == asked
+    assert one.kubeconfig.read_text() == f"server: https://127.0.0.1:{state_of(one).port}"
+    assert (row(one).node, row(one).settings) == ("one", "a.toml")
+
+
+def test_a_node_that_ends_before_it_has_read_them(one: Place) -> None:
+    asked = {"disable": [], "manifests": [{"name": "a.yaml", "text": "#" * 500_000}]}
+    made = replace(programs(one.folder.parents[1] / "bundle", FAILS), configured=Configured("a.toml", document=asked))
+    with one.lock(), pytest.raises(NodeFailed) as caught:
+        list(start.start(one, made))
+    assert caught.value.message == "cluster a: kubelet failed: no"
+    assert (caught.value.hint or "").endswith("; its settings are those of a.toml")
+
+
 def test_a_cluster_starts_and_stops(one: Place) -> None:
     events = boot(one, LEAVES_A_PROCESS + BOOTS + WAITS)
     assert {event.get("stage", event["type"]) for event in events} == {
-        *("mounts", "apiserver", "access", "ready", "accounts", "service", "services", "controllers", "dns")
+        *("mounts", "apiserver", "access", "ready", "accounts", "manifests", "service", "services", "controllers"),
+        "dns",
     }
     state = state_of(one)
     assert (state.phase, state.alive()) == ("running", True)

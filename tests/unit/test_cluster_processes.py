@@ -101,7 +101,7 @@ def test_what_a_cluster_left_is_ended(one: Place) -> None:
 
 def test_a_supervisor_that_ignores_its_signal_is_killed(one: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stop, "_PATIENCE", 0.5)
-    with sleeper(code=f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEPS}") as supervised:
+    with sleeper(code=f"import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); {SLEEPS}") as supervised:
         one.write(state_of(supervised.pid))
         stop.stop(one)
         assert supervised.wait(20) == -signal.SIGKILL

@@ -58,7 +58,7 @@ def do(kind: type[Verb], words: Sequence[str]) -> int:
 def test_status_is_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert do(Status, []) == 0
     head, line = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "STATE", "AGE", "SANDBOX", "NODE", "API", "MEMORY", "FOLDER"]
+    assert head.split() == ["NAME", "STATE", "AGE", "SANDBOX", "NODE", "API", "MEMORY", "DATA", "FOLDER"]
     assert re.fullmatch(
         r"dev\s+running\s+\S+\s+confined\s+runsc\s+https://127\.0\.0\.1:1234\s+\d+ MB\s+\S+/clusters/dev\s*", line
     )

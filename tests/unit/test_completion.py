@@ -69,10 +69,10 @@ def test_commands(script: str, tmp_path: Path) -> None:
 def test_options(script: str, tmp_path: Path) -> None:
     assert bash(script, ["sandkube", "logs", "-"], tmp_path) == ["--name", "-f", "--follow", "-n", "--lines"]
     assert bash(script, ["sandkube", "logs", "--lines", ""], tmp_path) == []
-    kinds = ["modern", "legacy", "legacy-9p", "confined", "confined-legacy"]
+    kinds = ["modern", "legacy", "legacy-9p", "confined", "confined-legacy", "linux"]
     for words in (["--sandbox", ""], ["--sandbox", "="]):
         assert bash(script, ["sandkube", "run-cluster", *words], tmp_path) == kinds
-    assert bash(script, ["sandkube", "run-cluster", "--sandbox", "=", "con"], tmp_path) == kinds[3:]
+    assert bash(script, ["sandkube", "run-cluster", "--sandbox", "=", "con"], tmp_path) == kinds[3:5]
     assert bash(script, ["sandkube", "kubectl", "--", "-"], tmp_path) == [], "they are kubectl's"
     assert bash(script, ["sandkube", "completion", ""], tmp_path) == [*SHELLS]
 

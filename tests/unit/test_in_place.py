@@ -26,11 +26,18 @@ def bundle(tmp_path: Path) -> Path:
 
 
 def test_made_here_it_can_be_written_to(bundle: Path, tmp_path: Path) -> None:
-    in_place.make(bundle, tmp_path / "made")
+    in_place.make(bundle, tmp_path / "made", b"")
     assert oct((tmp_path / "made/rootfs/bin/sh").stat().st_mode) == "0o100755"
     assert str((tmp_path / "made/rootfs/etc").readlink()) == "/none"
     assert not (tmp_path / "made/rootfs").is_symlink()
     assert (tmp_path / "made/sandkube").read_text() == "#!/bin/sh\n"
+    assert not (tmp_path / "made/settings.json").exists()
+
+
+def test_its_settings_are_beside_it_for_nobody_else(bundle: Path, tmp_path: Path) -> None:
+    in_place.make(bundle, tmp_path / "made", b"{}")
+    assert (tmp_path / "made/settings.json").read_bytes() == b"{}"
+    assert (tmp_path / "made/settings.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_exported_it_is_whole_and_the_store_as_it_was(bundle: Path, tmp_path: Path) -> None:

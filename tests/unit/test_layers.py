@@ -34,10 +34,11 @@ FLOORS = (
     {"build.resolve", "build.decide", "build.make", "build.supply"},
     {"build.realise"},
     {"app.options"},
-    {"app.home", "app.signals", "app.guard"},
+    {"app.home", "app.signals", "app.guard", "app.settings"},
     {"app.verb"},
     {
-        *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl", "app.stop_cluster"),
+        *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl"),
+        *("app.stop_cluster", "app.delete_cluster"),
         *("app.doctor", "app.completion"),
     },
     {"app.installed"},

@@ -43,8 +43,12 @@ MADE: Mapping[str, tuple[str, str]] = {
     "~/.cache/sandkube": ("sandkube/build/places.py", '"sandkube"'),
     "~/.local/state/sandkube": ("sandkube/app/installed.py", '".local/state"'),
     "gomod": ("sandkube/build/sources/go.py", '"gomod"'),
+    "settings.json": ("sandkube/cluster/in_place.py", '"settings.json"'),
     "config.json": ("sandkube/build/builders/bundle.py", '"config.json"'),
     "/sandkube/": ("sandkube/build/box.py", '"/sandkube/'),
+    "/data": ("native/node/boot/kept.go", '"/data"'),
+    "/mnt": ("native/node/boot/kept.go", '"/mnt"'),
+    "/srv": ("native/node/boot/kept.go", '"/srv"'),
     "/tmp": ("sandkube/build/box.py", '"/tmp"'),
     "/usr/bin/sandkube-node": ("recipes/rootfs.toml", '"usr/bin/sandkube-node"'),
 }

@@ -18,15 +18,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
-
-func TestNodeAddressIsOne(t *testing.T) {
-	address, err := netip.ParseAddr(NodeAddress)
-	if err != nil || !address.Is4() || !address.IsPrivate() {
-		t.Errorf("%s: %v", NodeAddress, err)
-	}
-}
 
 // The node's addresses are on lo of a network of its own: this test's, as root of a user namespace.
 func TestNetwork(t *testing.T) {
@@ -48,7 +42,7 @@ func TestNetwork(t *testing.T) {
 		}
 		return
 	}
-	if err := Network(Loopback, NodeAddress, "10.88.0.9"); err != nil {
+	if err := Network(Loopback, cluster.Default, cluster.Default.NodeAddress, netip.MustParseAddr("10.88.0.9")); err != nil {
 		t.Fatal(err)
 	}
 	lo, err := netlink.LinkByName("lo")
@@ -58,20 +52,20 @@ func TestNetwork(t *testing.T) {
 	if found, want := addressesOf(t, lo), []string{"10.88.0.1/32", "10.88.0.9/32", "127.0.0.1/8"}; !slices.Equal(found, want) {
 		t.Errorf("lo has %v, not %v", found, want)
 	}
-	listener, err := net.Listen("tcp4", NodeAddress+":0")
+	listener, err := net.Listen("tcp4", cluster.Default.NodeAddress.String()+":0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	listener.Close()
-	if err := Network(Loopback, "10.88.0.300"); err == nil {
+	if err := Network(Loopback, cluster.Default, netip.Addr{}); err == nil {
 		t.Error("an address that is none was added")
 	}
 	for range 2 { // the second time it is there
-		if err := Network(Bridge, NodeAddress, "10.96.0.10"); err != nil {
+		if err := Network(cluster.Default.Bridge, cluster.Default, cluster.Default.NodeAddress, cluster.Default.DNS); err != nil {
 			t.Fatal(err)
 		}
 	}
-	bridge, err := netlink.LinkByName(Bridge)
+	bridge, err := netlink.LinkByName(cluster.Default.Bridge)
 	if err != nil || bridge.Type() != "bridge" {
 		t.Fatalf("%v, %v", bridge, err)
 	}

@@ -3,10 +3,13 @@ package boot
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"sandkube/node/cluster"
+	"sandkube/node/files"
 	"sandkube/node/fixes"
 )
 
@@ -16,17 +19,34 @@ const (
 	configured = "/run/sandkube"
 )
 
-// Configure fills in all templates and makes a machine id: this machine is a new one at each boot. Files of /etc that
-// depend on the cluster are links to what it makes.
-func Configure(plan fixes.Plan) error {
-	if err := Render(plan, templates, configured); err != nil {
+// Configure fills in all templates and makes a machine id: this machine is a new one at each boot, unless its data stay.
+// Files of /etc that depend on the cluster are links to what it makes.
+func Configure(plan fixes.Plan, of cluster.Cluster, keep bool) error {
+	if err := Render(plan, of, templates, configured); err != nil {
 		return err
 	}
-	return machineID(filepath.Join(configured, "machine-id"))
+	if !keep {
+		return os.WriteFile(filepath.Join(configured, "machine-id"), machineID(), 0o444)
+	}
+	return keepMachineID(Kept, configured)
+}
+
+// keepMachineID has the id in one folder that is, or will be, in the other, which stays.
+func keepMachineID(stays, configured string) error {
+	path := filepath.Join(stays, "machine-id")
+	id, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		id = machineID()
+		err = files.Replace(path, id, 0o444)
+	}
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(configured, "machine-id"), id, 0o444)
 }
 
 // Render fills in the templates of a folder, in another folder.
-func Render(plan fixes.Plan, source, target string) error {
+func Render(plan fixes.Plan, of cluster.Cluster, source, target string) error {
 	return filepath.WalkDir(source, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -38,14 +58,14 @@ func Render(plan fixes.Plan, source, target string) error {
 		if entry.IsDir() {
 			return os.MkdirAll(filepath.Join(target, name), 0o700)
 		}
-		return plan.Render(path, filepath.Join(target, name))
+		return plan.Render(of, path, filepath.Join(target, name))
 	})
 }
 
-// machineID writes one of machine-id(5): 32 lower-case hexadecimal digits, the form of a random UUID.
-func machineID(path string) error {
+// machineID makes one of machine-id(5): 32 lower-case hexadecimal digits, the form of a random UUID.
+func machineID() []byte {
 	number := make([]byte, 16)
 	_, _ = rand.Read(number) // which never fails (Go 1.24)
 	number[6], number[8] = number[6]&0x0f|0x40, number[8]&0x3f|0x80
-	return os.WriteFile(path, []byte(hex.EncodeToString(number)+"\n"), 0o444)
+	return []byte(hex.EncodeToString(number) + "\n")
 }

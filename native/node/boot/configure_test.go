@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"testing"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -20,7 +21,7 @@ func TestEveryTemplateIsFilledIn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := Render(fixes.Plan{}, source, target); err != nil {
+	if err := Render(fixes.Plan{}, cluster.Default, source, target); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"hosts": "10.88.0.1 runsc\n", "deep/er/file": "10.88.0.0/24"} {
@@ -31,21 +32,30 @@ func TestEveryTemplateIsFilledIn(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(source, "wrong"), []byte("{{.Nothing}}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := Render(fixes.Plan{}, source, target); err == nil {
+	if err := Render(fixes.Plan{}, cluster.Default, source, target); err == nil {
 		t.Error("a template that asks for what is not there was filled in")
 	}
 }
 
+// It is of its form, and another one each time, but for a node that finds the one of its earlier boots.
 func TestMachineID(t *testing.T) {
 	seen := map[string]bool{}
-	for range 2 {
-		path := filepath.Join(t.TempDir(), "machine-id")
-		if err := machineID(path); err != nil {
+	for range 3 {
+		text := machineID()
+		if !regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\n$`).Match(text) || seen[string(text)] {
+			t.Errorf("%q", text)
+		}
+		seen[string(text)] = true
+	}
+	stays := t.TempDir()
+	for at := range 2 {
+		configured := t.TempDir()
+		if err := keepMachineID(stays, configured); err != nil {
 			t.Fatal(err)
 		}
-		text, err := os.ReadFile(path)
-		if err != nil || !regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}\n$`).Match(text) || seen[string(text)] {
-			t.Errorf("%q, %v", text, err)
+		text, err := os.ReadFile(filepath.Join(configured, "machine-id"))
+		if err != nil || seen[string(text)] != (at == 1) {
+			t.Errorf("boot %d: %q, %v", at, text, err)
 		}
 		seen[string(text)] = true
 	}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -37,8 +38,8 @@ var written = []string{
 	state + "/kubelet/pods",
 }
 
-// Mounts makes the file systems that everything else needs.
-func Mounts(plan fixes.Plan) error {
+// Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
+func Mounts(plan fixes.Plan, keep bool) error {
 	unix.Umask(0o022)
 	for _, each := range fresh {
 		if err := tmpfs(each.path, each.mode); err != nil {
@@ -59,6 +60,11 @@ func Mounts(plan fixes.Plan) error {
 	}
 	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"} {
 		if err := os.MkdirAll(each, 0o700); err != nil {
+			return err
+		}
+	}
+	if keep {
+		if err := keepFolders(); err != nil {
 			return err
 		}
 	}
@@ -121,7 +127,7 @@ const PreparedSettings = "/run/sandkube/sys"
 
 // Settings prepares files with the values that the kubelet wants beside copies of all others below
 // /proc/sys/{kernel,vm}, and binds them over those if the plan says so.
-func Settings(plan fixes.Plan) error {
+func Settings(plan fixes.Plan, of cluster.Cluster) error {
 	if plan.Used(fixes.KernelSettings) != fixes.Nothing {
 		if err := prepareSettings(); err != nil {
 			return err
@@ -134,6 +140,9 @@ func Settings(plan fixes.Plan) error {
 				return fmt.Errorf("binding over %s: %w", target, err)
 			}
 		}
+	}
+	if Device(plan, of) == of.Bridge {
+		return nil // nothing is to be forwarded, and these settings are those of another network
 	}
 	tune("/proc/sys")
 	return forward("/proc/sys/net/ipv4/ip_forward")

@@ -13,18 +13,9 @@ import (
 	"sandkube/node/fixes"
 )
 
-// NodeAddress is the node's own address. It is on lo: one on a bridge without
-// ports cannot be reached from pods in gVisor, one on lo can.
-var NodeAddress = cluster.Default.NodeAddress.String()
-
-// Loopback is the device of the node's addresses where the network stack forwards.
+// Loopback is the device of the node's addresses where the network stack forwards: one on a bridge without ports cannot be
+// reached from pods in gVisor, one on lo can.
 const Loopback = "lo"
-
-// Bridge is the one that has pods as its ports.
-var Bridge = cluster.Default.Bridge
-
-// subnet is that of the pods, and of the node's address.
-var subnet = network(cluster.Default.Pods)
 
 func network(prefix netip.Prefix) net.IPNet {
 	return net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
@@ -33,15 +24,15 @@ func network(prefix netip.Prefix) net.IPNet {
 // Device is the one for addresses of the node and of Services. lo does where the network stack forwards, and asks for
 // no bridge. In gVisor, /proc/sys/net/ipv4/ip_forward is the sandbox's own, whoever writes to it: a network namespace that was
 // made later does not forward (pkg/sentry/fsimpl/proc, issue 1833). There pods are on a bridge, and it has the addresses.
-func Device(plan fixes.Plan) string {
-	if plan.Used(fixes.MountRight) == fixes.Namespace {
-		return Bridge
+func Device(plan fixes.Plan, of cluster.Cluster) string {
+	if plan.Used(fixes.PodNetwork) == fixes.Bridge {
+		return of.Bridge
 	}
 	return Loopback
 }
 
-// Network brings lo up, makes the device if it is a bridge, and gives it the addresses of the node.
-func Network(device string, addresses ...string) error {
+// Network brings lo up, makes the device if it is a bridge, and gives it addresses of the node.
+func Network(device string, of cluster.Cluster, addresses ...netip.Addr) error {
 	// The default handle opens families that gVisor lacks.
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {
@@ -52,18 +43,16 @@ func Network(device string, addresses ...string) error {
 	if err != nil {
 		return err
 	}
-	if device == Bridge {
-		if link, err = bridgeUp(handle); err != nil {
+	if device == of.Bridge {
+		if link, err = bridgeUp(handle, of.Bridge); err != nil {
 			return err
 		}
 	}
 	for _, each := range addresses {
-		address, err := netlink.ParseAddr(each + "/32")
-		if err != nil {
-			return err
-		}
-		if device == Bridge && subnet.Contains(address.IP) {
-			address.Mask = subnet.Mask // a route to the pods comes with it
+		own := network(netip.PrefixFrom(each, each.BitLen()))
+		address := &netlink.Addr{IPNet: &own}
+		if device == of.Bridge && of.Pods.Contains(each) {
+			address.Mask = network(of.Pods).Mask // a route to the pods comes with it
 		}
 		if err := handle.AddrAdd(link, address); err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("adding %s to %s: %w", each, device, err)
@@ -83,43 +72,11 @@ func linkUp(handle *netlink.Handle, name string) (netlink.Link, error) {
 	return link, nil
 }
 
-func bridgeUp(handle *netlink.Handle) (netlink.Link, error) {
+func bridgeUp(handle *netlink.Handle, name string) (netlink.Link, error) {
 	attributes := netlink.NewLinkAttrs()
-	attributes.Name = Bridge
+	attributes.Name = name
 	if err := handle.LinkAdd(&netlink.Bridge{LinkAttrs: attributes}); err != nil && !errors.Is(err, unix.EEXIST) {
-		return nil, fmt.Errorf("making bridge %s: %w", Bridge, err)
+		return nil, fmt.Errorf("making bridge %s: %w", name, err)
 	}
-	return linkUp(handle, Bridge)
-}
-
-// Ranges of the addresses that the node and its Services have on lo.
-var ranges = []net.IPNet{
-	subnet,
-	network(cluster.Default.Services),
-}
-
-// LeaveNetwork takes them off lo.
-func LeaveNetwork() error {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return fmt.Errorf("opening netlink: %w", err)
-	}
-	defer handle.Close()
-	lo, err := handle.LinkByName(Loopback)
-	if err != nil {
-		return fmt.Errorf("finding lo: %w", err)
-	}
-	addresses, err := handle.AddrList(lo, unix.AF_INET)
-	if err != nil {
-		return fmt.Errorf("listing addresses of lo: %w", err)
-	}
-	var all []error
-	for _, address := range addresses {
-		for _, each := range ranges {
-			if each.Contains(address.IP) {
-				all = append(all, handle.AddrDel(lo, &netlink.Addr{IPNet: address.IPNet})) // gVisor knows no more of it
-			}
-		}
-	}
-	return errors.Join(all...)
+	return linkUp(handle, name)
 }

@@ -25,14 +25,24 @@ type Cluster struct {
 var Default = Cluster{
 	NodeName:    "runsc",
 	Domain:      "cluster.local",
-	Pods:        netip.MustParsePrefix("10.88.0.0/24"),
-	NodeAddress: netip.MustParseAddr("10.88.0.1"),
 	Bridge:      "pods",
-	Services:    netip.MustParsePrefix("10.96.0.0/16"),
-	API:         netip.MustParseAddr("10.96.0.1"),
-	DNS:         netip.MustParseAddr("10.96.0.10"),
 	APIPort:     6443,
 	KubeletPort: 10250,
+}.In(netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.96.0.0/16"))
+
+// In is the cluster with other ranges, and with the addresses that it has in them.
+func (c Cluster) In(pods, services netip.Prefix) Cluster {
+	c.Pods, c.NodeAddress = pods, nth(pods, 1)
+	c.Services, c.API, c.DNS = services, nth(services, 1), nth(services, 10)
+	return c
+}
+
+func nth(prefix netip.Prefix, number int) netip.Addr {
+	address := prefix.Addr()
+	for range number {
+		address = address.Next()
+	}
+	return address
 }
 
 // Server is the API's address for clients in the node.

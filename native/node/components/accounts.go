@@ -21,6 +21,10 @@ import (
 // trust bundle that is mounted into it. The controller manager makes both in every namespace, some
 // seconds after the start; it finds these there and keeps them.
 func EarlyAccounts(ctx context.Context, config *rest.Config) error {
+	namespace := object{"namespaces", "", metav1.NamespaceDefault, &v1.Namespace{}}
+	if err := until(ctx, config, namespace, exists); err != nil { // the seed has it, an API server makes it in a second
+		return err
+	}
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -38,7 +42,7 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 		return fmt.Errorf("service account default: %w", err)
 	}
 	bundle := &v1.ConfigMap{
-		ObjectMeta: metav1.ObjectMeta{Name: "kube-root-ca.crt"},
+		ObjectMeta: metav1.ObjectMeta{Name: trustBundle},
 		Data:       map[string]string{"ca.crt": string(authority)},
 	}
 	err = created(ctx, func(ctx context.Context) error {
@@ -46,7 +50,7 @@ func EarlyAccounts(ctx context.Context, config *rest.Config) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("config map kube-root-ca.crt: %w", err)
+		return fmt.Errorf("config map %s: %w", trustBundle, err)
 	}
 	return nil
 }

@@ -2,21 +2,13 @@ package components
 
 import (
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 
-	"sandkube/node/boot"
-	"sandkube/node/cluster"
 	_ "sandkube/node/mains" // for its effects
 	"sandkube/node/pki"
-)
-
-// What a cluster of ours is called and where it is.
-var (
-	NodeName       = cluster.Default.NodeName
-	Domain         = cluster.Default.Domain
-	ServiceRange   = cluster.Default.Services.String()
-	ServiceAddress = cluster.Default.API.String() // of the API
-	DNSAddress     = cluster.Default.DNS.String()
-	Server         = cluster.Default.Server()
+	"sandkube/node/settings"
 )
 
 // Where the components of this process keep what they share.
@@ -39,18 +31,21 @@ func key(name string) string         { return filepath.Join(PKI, name+".key") }
 // Kubeconfig is the path of a client's kubeconfig.
 func Kubeconfig(name string) string { return filepath.Join(PKI, name+".kubeconfig") }
 
-func apiserverArguments() []string {
-	return []string{
+func (k *Kubernetes) apiserverArguments() ([]string, error) {
+	s := k.settings
+	// Who may make a Service could take any address over (CVE-2020-8554).
+	enabled := append([]string{"NodeRestriction", "DenyServiceExternalIPs"}, s.APIServer.EnableAdmissionPlugins...)
+	// It would taint the new node as not ready, which only the controller manager takes back, seconds
+	// after the node is ready; a node that really is not ready is tainted by the controller all the same.
+	disabled := append([]string{"TaintNodesByCondition"}, s.APIServer.DisableAdmissionPlugins...)
+	own := []string{
 		"--etcd-servers=" + DatastoreSocket,
-		"--advertise-address=" + boot.NodeAddress,
-		"--service-cluster-ip-range=" + ServiceRange,
+		"--advertise-address=" + k.cluster.NodeAddress.String(),
+		"--service-cluster-ip-range=" + k.cluster.Services.String(),
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
-		// Who may make a Service could take any address over (CVE-2020-8554).
-		"--enable-admission-plugins=NodeRestriction,DenyServiceExternalIPs",
-		// It would taint the new node as not ready, which only the controller manager takes back, seconds
-		// after the node is ready; a node that really is not ready is tainted by the controller all the same.
-		"--disable-admission-plugins=TaintNodesByCondition",
+		"--enable-admission-plugins=" + strings.Join(without(enabled, s.APIServer.DisableAdmissionPlugins), ","),
+		"--disable-admission-plugins=" + strings.Join(without(disabled, s.APIServer.EnableAdmissionPlugins), ","),
 		"--client-ca-file=" + certificate(pki.CA),
 		"--tls-cert-file=" + certificate(pki.Server),
 		"--tls-private-key-file=" + key(pki.Server),
@@ -59,7 +54,7 @@ func apiserverArguments() []string {
 		"--kubelet-client-key=" + key(pki.ServerToKubelet),
 		// The node's name resolves to a loopback address, which the server refuses to proxy to.
 		"--kubelet-preferred-address-types=InternalIP",
-		"--service-account-issuer=https://kubernetes.default.svc." + Domain,
+		"--service-account-issuer=https://kubernetes.default.svc." + k.cluster.Domain,
 		"--service-account-key-file=" + key(pki.ServiceAccounts),
 		"--service-account-signing-key-file=" + key(pki.ServiceAccounts),
 		"--requestheader-client-ca-file=" + certificate(pki.FrontProxyCA),
@@ -72,11 +67,29 @@ func apiserverArguments() []string {
 		"--enable-aggregator-routing=true", // admission webhooks reach their Services by endpoint
 		"--allow-privileged=true",
 		"--profiling=false",
+		// At its end it tells watches to end as well, and does not wait for them to.
+		"--shutdown-watch-termination-grace-period=1s",
 	}
+	if len(s.FeatureGates) > 0 {
+		own = append(own, "--feature-gates="+settings.Assigned(s.FeatureGates))
+	}
+	if len(s.RuntimeConfig) > 0 {
+		own = append(own, "--runtime-config="+settings.Assigned(s.RuntimeConfig))
+	}
+	if s.Audit.Policy != "" {
+		own = append(own, "--audit-policy-file="+auditPolicy, "--audit-log-path=-")
+	}
+	encryption, err := encryptionArguments(s.Encryption)
+	return settings.Arguments(append(own, encryption...), s.APIServer.Arguments), err
 }
 
-func managerArguments() []string {
-	return append([]string{
+// without leaves out of some names what others are.
+func without(names, others []string) []string {
+	return slices.DeleteFunc(names, func(one string) bool { return slices.Contains(others, one) })
+}
+
+func (k *Kubernetes) managerArguments() []string {
+	own := append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Manager),
 		"--root-ca-file=" + certificate(pki.CA),
 		"--service-account-private-key-file=" + key(pki.ServiceAccounts),
@@ -89,21 +102,23 @@ func managerArguments() []string {
 		"--kube-api-burst=1000",
 		"--leader-elect=false",
 		"--profiling=false",
-	}, statusArguments(pki.Manager)...)
+	}, k.statusArguments(pki.Manager)...)
+	return settings.Arguments(own, k.settings.ControllerManager.Arguments)
 }
 
-func schedulerArguments() []string {
-	return append([]string{
+func (k *Kubernetes) schedulerArguments() []string {
+	own := append([]string{
 		"--kubeconfig=" + Kubeconfig(pki.Scheduler),
 		"--leader-elect=false",
 		"--profiling=false",
-	}, statusArguments(pki.Scheduler)...)
+	}, k.statusArguments(pki.Scheduler)...)
+	return settings.Arguments(own, k.settings.Scheduler.Arguments)
 }
 
 // statusArguments are those of the listeners on 127.0.0.1, at Kubernetes' own ports, that answer /healthz (to the API
 // server, which has it as componentstatuses) and /metrics. A certificate of their own would cost the boot a key.
-func statusArguments(name string) []string {
-	return []string{
+func (k *Kubernetes) statusArguments(name string) []string {
+	return append(k.logArguments(), []string{
 		"--bind-address=127.0.0.1",
 		"--tls-cert-file=" + certificate(pki.Server),
 		"--tls-private-key-file=" + key(pki.Server),
@@ -111,15 +126,31 @@ func statusArguments(name string) []string {
 		"--authentication-kubeconfig=" + Kubeconfig(name),
 		"--authentication-skip-lookup=true", // of what --client-ca-file says
 		"--authorization-kubeconfig=" + Kubeconfig(name),
-	}
+	}...)
 }
 
-func kubeletArguments() []string {
-	return []string{
+// logArguments are what each component is told of its log: the same, for it is one.
+func (k *Kubernetes) logArguments() []string {
+	if k.settings.Verbosity == 0 {
+		return nil
+	}
+	return []string{"--v=" + strconv.Itoa(k.settings.Verbosity)}
+}
+
+func (k *Kubernetes) kubeletArguments() []string {
+	own := []string{
 		"--config=" + KubeletConfig,
 		"--kubeconfig=" + Kubeconfig(pki.NodeClient),
-		"--hostname-override=" + NodeName,
-		"--node-ip=" + boot.NodeAddress,
+		"--hostname-override=" + k.cluster.NodeName,
+		"--node-ip=" + k.cluster.NodeAddress.String(),
 		"--cert-dir=/var/lib/kubelet/pki",
 	}
+	own = append(own, k.logArguments()...)
+	if len(k.settings.Kubelet.Configuration) > 0 {
+		own = append(own, "--config-dir="+kubeletFolder)
+	}
+	if len(k.settings.Node.Labels) > 0 {
+		own = append(own, "--node-labels="+settings.Labelled(k.settings.Node.Labels))
+	}
+	return settings.Arguments(own, k.settings.Kubelet.Arguments)
 }

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"sandkube/node/settings"
 )
 
 const (
@@ -28,8 +30,8 @@ const (
 )
 
 // Containerd runs containerd until ctx ends; ready is called when it says that it
-// serves (sd_notify(3)). runc is for the wrapper around it. It returns why it ended.
-func Containerd(ctx context.Context, output io.Writer, runc string, ready func()) error {
+// serves (sd_notify(3)). runc is for the wrapper around it, arguments are more than its own. It returns why it ended.
+func Containerd(ctx context.Context, output io.Writer, runc string, arguments []string, ready func()) error {
 	_ = os.Remove(notifySocket)
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: notifySocket, Net: "unixgram"})
 	if err != nil {
@@ -49,7 +51,7 @@ func Containerd(ctx context.Context, output io.Writer, runc string, ready func()
 			}
 		}
 	}()
-	command := exec.CommandContext(ctx, "/usr/bin/containerd", "--config", ContainerdConfig)
+	command := exec.CommandContext(ctx, "/usr/bin/containerd", settings.Arguments([]string{"--config=" + ContainerdConfig}, arguments)...)
 	command.Env = append(os.Environ(), "NOTIFY_SOCKET="+notifySocket, "RUNC_WRAPPER_RUNC="+runc)
 	command.Stdout, command.Stderr = output, output
 	return Command(command)

@@ -2,9 +2,11 @@ package components
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/k3s-io/kine/pkg/drivers/generic"
@@ -13,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	"sandkube/node/files"
 )
 
 // Seed is the database that a cluster begins with; package seed makes it.
@@ -32,10 +36,17 @@ var parameters = fmt.Sprintf(
 	"%s&_pragma=auto_vacuum(INCREMENTAL)&_pragma=journal_size_limit(%d)", sqlite.DefaultParams, logLimit,
 )
 
+// Durable has each write on the disk before it is acknowledged, as etcd has it. To be called first.
+func Durable() {
+	parameters = strings.ReplaceAll(parameters, "_synchronous=NORMAL", "_synchronous=FULL")
+}
+
+func databasePath() string { return filepath.Join(datastoreFolder, "state.db") }
+
 // Datastore runs kine with SQLite; ready is called when it serves. A seed, if it is named, is the database that a first
 // start begins with. It returns why it ended.
 func Datastore(ctx context.Context, seed string, ready func()) error {
-	database := filepath.Join(datastoreFolder, "state.db")
+	database := databasePath()
 	if err := os.MkdirAll(datastoreFolder, 0o700); err != nil {
 		return err
 	}
@@ -49,7 +60,25 @@ func Datastore(ctx context.Context, seed string, ready func()) error {
 	return attend(ctx)
 }
 
-// plant copies the seed to where no database is yet.
+// Checkpoint writes what is in the write-ahead log back to the database, and empties the log.
+func Checkpoint(ctx context.Context) error {
+	database, err := sql.Open("sqlite", databasePath()+"?_pragma=busy_timeout(30000)") // modernc.org/sqlite's name
+	if err != nil {
+		return err
+	}
+	defer database.Close()
+	var busy, pages, done int
+	row := database.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)")
+	if err := row.Scan(&busy, &pages, &done); err != nil {
+		return err
+	}
+	if busy != 0 {
+		return fmt.Errorf("a checkpoint wrote %d of %d pages", done, pages)
+	}
+	return nil
+}
+
+// plant copies the seed to where no database is yet. A database that is there is whole.
 func plant(seed, database string) error {
 	if _, err := os.Stat(database); seed == "" || err == nil {
 		return nil
@@ -58,7 +87,7 @@ func plant(seed, database string) error {
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(database, data, 0o600)
+	return files.Replace(database, data, 0o600)
 }
 
 // Kine serves a database on a socket, "unix://PATH". The values are the defaults of kine's own command line (pkg/app,

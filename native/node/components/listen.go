@@ -23,14 +23,15 @@ type accepted struct {
 }
 
 // Listen opens the API's port on the node's addresses, and on no other: in gVisor a pod may have the port of a specific
-// address that a wildcard has already. Whoever connects before the API server runs waits.
-func Listen() (net.Listener, error) {
-	port := strconv.Itoa(int(cluster.Default.APIPort))
-	return ListenOn(net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(cluster.Default.NodeAddress.String(), port))
+// address that a wildcard has already. Whoever connects before the API server runs waits. Listeners that somebody else
+// opened, in another network, are part of it.
+func Listen(of cluster.Cluster, others ...net.Listener) (net.Listener, error) {
+	port := strconv.Itoa(int(of.APIPort))
+	return ListenOn(others, net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(of.NodeAddress.String(), port))
 }
 
 // ListenOn is Listen on other addresses.
-func ListenOn(addresses ...string) (net.Listener, error) {
+func ListenOn(others []net.Listener, addresses ...string) (net.Listener, error) {
 	joined := &listeners{accepted: make(chan accepted), closed: make(chan struct{})}
 	joined.close = sync.OnceValue(func() error {
 		close(joined.closed)
@@ -51,6 +52,7 @@ func ListenOn(addresses ...string) (net.Listener, error) {
 		joined.all = append(joined.all, one)
 	}
 	joined.Listener = joined.all[0]
+	joined.all = append(joined.all, others...)
 	for _, one := range joined.all {
 		go joined.take(one)
 	}

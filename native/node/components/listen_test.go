@@ -8,7 +8,11 @@ import (
 )
 
 func TestListenersAreOne(t *testing.T) {
-	joined, err := ListenOn("127.0.0.1:0", "127.0.0.2:0")
+	other, err := net.Listen("tcp4", "127.0.0.3:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	joined, err := ListenOn([]net.Listener{other}, "127.0.0.1:0", "127.0.0.2:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +55,7 @@ func TestListenersAreAllOrNone(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	if _, err := ListenOn("127.0.0.2:0", taken.Addr().String()); err == nil {
+	if _, err := ListenOn(nil, "127.0.0.2:0", taken.Addr().String()); err == nil {
 		t.Error("a taken port was given out")
 	}
 }

@@ -38,9 +38,9 @@ func ask(ctx context.Context, config *rest.Config, path string, period time.Dura
 	})
 }
 
-// NodeReady returns when the node's condition Ready is True.
-func NodeReady(ctx context.Context, config *rest.Config) error {
-	return until(ctx, config, object{"nodes", "", NodeName, &v1.Node{}}, isReady)
+// NodeReady returns when the condition Ready of a node is True, and is not that of an earlier boot.
+func NodeReady(ctx context.Context, config *rest.Config, name string, earlier Earlier) error {
+	return until(ctx, config, object{"nodes", "", name, &v1.Node{}}, earlier.isReady)
 }
 
 // APIServed returns when default/kubernetes, by which pods reach the API, is a Service with an endpoint. A container that
@@ -54,8 +54,11 @@ func APIServed(ctx context.Context, config *rest.Config) error {
 }
 
 // ControllersRun returns when the controllers do: all are started together, and one of them makes a service account in
-// each namespace.
-func ControllersRun(ctx context.Context, config *rest.Config) error {
+// each namespace. After an earlier boot, it is there; the trust bundle was taken away.
+func ControllersRun(ctx context.Context, config *rest.Config, earlier Earlier) error {
+	if earlier.booted {
+		return until(ctx, config, object{"configmaps", metav1.NamespacePublic, trustBundle, &v1.ConfigMap{}}, exists)
+	}
 	return until(ctx, config, object{"serviceaccounts", metav1.NamespacePublic, "default", &v1.ServiceAccount{}}, exists)
 }
 
@@ -86,9 +89,12 @@ func hasAddress(event watch.Event) (bool, error) {
 	return ok && len(endpoints.Subsets) > 0 && len(endpoints.Subsets[0].Addresses) > 0, nil
 }
 
-func isReady(event watch.Event) (bool, error) {
+func (e Earlier) isReady(event watch.Event) (bool, error) {
 	node, ok := event.Object.(*v1.Node)
 	if !ok {
+		return false, nil
+	}
+	if at := heartbeatOf(node); e.booted && at.Equal(&e.heartbeat) {
 		return false, nil
 	}
 	for _, condition := range node.Status.Conditions {

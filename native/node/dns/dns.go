@@ -1,5 +1,5 @@
 // Package dns serves the names of the cluster: CoreDNS's kubernetes plugin
-// behind a plain DNS server, in the process of the node.
+// behind a plain DNS server, in the process that serves what pods send.
 package dns
 
 import (

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coredns/coredns/plugin"
+	"github.com/coredns/coredns/plugin/kubernetes"
 	"github.com/miekg/dns"
 )
 
@@ -190,5 +193,28 @@ func TestStartThatFails(t *testing.T) {
 	err = serve(t.Context(), servers, func() error { return errors.New("planted") })
 	if err == nil || !strings.Contains(err.Error(), "planted") {
 		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestThePluginTakesItsSettings(t *testing.T) {
+	config := filepath.Join(t.TempDir(), "kubeconfig")
+	text := "apiVersion: v1\nkind: Config\nclusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}]\n" +
+		"users: [{name: u}]\ncontexts: [{name: x, context: {cluster: c, user: u}}]\ncurrent-context: x\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	names, _, err := plug(t.Context(), config, "cluster.local")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plugged := names.(*kubernetes.Kubernetes)
+	if got := strings.Join(plugged.Zones, " "); got != "cluster.local. in-addr.arpa." {
+		t.Errorf("zones %s", got)
+	}
+	if plugged.Next.Name() != "outside" {
+		t.Errorf("names outside go to %s", plugged.Next.Name())
+	}
+	if _, _, err := plug(t.Context(), filepath.Join(t.TempDir(), "none"), "cluster.local"); err == nil {
+		t.Error("a kubeconfig that is not there was taken")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -24,6 +25,8 @@ type Facts struct {
 	Mount           string            `json:"mount"`            // why there can be no mounts, networks and cgroups of a node; "" if they can
 	Userns          string            `json:"userns"`           // why not in a user namespace either, or Untried
 	Entered         bool              `json:"entered"`          // this is such a user namespace, made for the node
+	InPlace         bool              `json:"in_place"`         // the node's network is not the first of this kernel
+	Networks        string            `json:"networks"`         // why networks have no settings of their own; "" if they have
 	MountSettings   string            `json:"mount_settings"`   // why mount(2) is refused below /proc/sys
 	Overlay         string            `json:"overlay"`          // why an overlay has no upper layer on this root
 	Device          bool              `json:"device"`           // the device of this root is among the mounts
@@ -92,6 +95,7 @@ func Probe(temporary string, everything bool) (Facts, error) {
 		Images:    opens(ImageStore),
 		Tracing:   Untried,
 		Userns:    Untried,
+		Networks:  Untried,
 		Cores:     runtime.NumCPU(),
 	}
 	facts.PercpuUsage = opens("/sys/fs/cgroup/cpuacct/cpuacct.usage_percpu")
@@ -177,6 +181,39 @@ func apart(work func() error) error {
 		done <- work()
 	}()
 	return <-done
+}
+
+// networks tries whether a setting of one network is seen in another. In gVisor all settings are those of the sandbox's
+// first network, whoever writes them (issue 1833).
+func networks(path string) error {
+	return apart(func() error {
+		var settings [2]*os.File
+		for i := range settings {
+			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+				return fmt.Errorf("no network namespace: %w", err)
+			}
+			file, err := os.OpenFile(path, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			defer file.Close()
+			settings[i] = file
+		}
+		before := make([]byte, 64)
+		length, err := settings[0].ReadAt(before, 0)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if _, err := settings[1].WriteString("16001 60001\n"); err != nil {
+			return err
+		}
+		after := make([]byte, 64)
+		if again, _ := settings[0].ReadAt(after, 0); bytes.Equal(after[:again], before[:length]) {
+			return nil
+		}
+		_, err = settings[0].WriteAt(before[:length], 0)
+		return errors.Join(errors.New("a setting of one is that of all"), err)
+	})
 }
 
 // mounts tries what the node would do, in a mount namespace of its own.

@@ -21,11 +21,13 @@ const (
 	Patch       = "patched program"
 	Intercepted = "interceptor"
 	Namespace   = "user namespace"
+	Bridge      = "bridge"
 )
 
 // Names of the fixes.
 const (
 	MountRight          = "mount-right"
+	PodNetwork          = "pod-network"
 	KernelVersion       = "kernel-version"
 	PauseImage          = "pause-image"
 	UnprivilegedSysctls = "unprivileged-sysctls"
@@ -92,7 +94,20 @@ var table = []fix{
 			}
 			return fmt.Sprintf("refused: %s; in a user namespace: %s", facts.Mount, facts.Userns), true, nil
 		},
-		cost: map[string]string{Namespace: "the node has a network of its own, its API is forwarded; no device files can be made"},
+		cost: map[string]string{Namespace: "no device files can be made"},
+	},
+	{
+		name: PodNetwork, need: "pods reach the node, and each other, through a network that forwards",
+		look: func(facts Facts, _ Plan) (string, bool, []string) {
+			switch {
+			case !facts.InPlace:
+				return "the node has the first network here", false, []string{Bridge}
+			case facts.Networks == "":
+				return "each network has settings of its own", false, []string{Bridge}
+			}
+			return "the node's network is not the first here, and cannot be set: " + facts.Networks, true, []string{Bridge}
+		},
+		cost: map[string]string{Bridge: "pods are ports of a bridge, and see each other's broadcasts"},
 	},
 	{
 		name: UnprivilegedSysctls, need: "containerd sets net.ipv4.{ip_unprivileged_port_start,ping_group_range} in pods",
@@ -259,12 +274,26 @@ func Choose(facts Facts, overrides map[string]string) (Plan, error) {
 	return plan, nil
 }
 
+// Where is what a node is told of where it is.
+type Where struct {
+	Entered bool // in a user namespace that was made for it
+	InPlace bool // in namespaces that were made for it, its network among them
+}
+
+func (w Where) probe(temporary string, everything bool) (Facts, error) {
+	facts, err := Probe(temporary, everything)
+	facts.Entered, facts.InPlace = w.Entered, w.InPlace
+	if w.InPlace || everything {
+		facts.Networks = reason(networks("/proc/sys/net/ipv4/ip_local_port_range"))
+	}
+	return facts, err
+}
+
 // Decide probes and chooses. Whether the interceptor works is tried if something could be met by it alone, if it
-// is asked for, or if everything is. entered tells that the node is in a user namespace that was made for it.
-func Decide(temporary string, overrides map[string]string, entered, everything bool) (Facts, Plan, error) {
+// is asked for, or if everything is.
+func Decide(temporary string, overrides map[string]string, where Where, everything bool) (Facts, Plan, error) {
 	asked := slices.Contains(slices.Collect(maps.Values(overrides)), Intercepted)
-	facts, err := Probe(temporary, everything || asked)
-	facts.Entered = entered
+	facts, err := where.probe(temporary, everything || asked)
 	if err != nil {
 		return facts, nil, err
 	}
@@ -272,10 +301,9 @@ func Decide(temporary string, overrides map[string]string, entered, everything b
 	if err != nil || facts.Tracing != Untried || overrides[KernelSettings] == "off" || !plan.lacks(KernelSettings) {
 		return facts, plan, err
 	}
-	if facts, err = Probe(temporary, true); err != nil {
+	if facts, err = where.probe(temporary, true); err != nil {
 		return facts, nil, err
 	}
-	facts.Entered = entered
 	plan, err = Choose(facts, overrides)
 	return facts, plan, err
 }

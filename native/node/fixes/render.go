@@ -37,10 +37,10 @@ func (p Plan) Runc() string {
 	return PlainRunc
 }
 
-// Values are those of a plan.
-func (p Plan) Values() Values {
+// Values are those of a plan, for a cluster.
+func (p Plan) Values(of cluster.Cluster) Values {
 	values := Values{
-		Cluster:              cluster.Default,
+		Cluster:              of,
 		Unprivileged:         p.Used(UnprivilegedSysctls) == Nothing,
 		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
 		Runtime:              p.Runc(),
@@ -53,13 +53,13 @@ func (p Plan) Values() Values {
 }
 
 // Render fills in a template.
-func (p Plan) Render(source, target string) error {
+func (p Plan) Render(of cluster.Cluster, source, target string) error {
 	made, err := template.New("").Option("missingkey=error").ParseFiles(source)
 	if err != nil {
 		return err
 	}
 	var text strings.Builder
-	if err := made.Templates()[0].Execute(&text, p.Values()); err != nil {
+	if err := made.Templates()[0].Execute(&text, p.Values(of)); err != nil {
 		return fmt.Errorf("%s: %w", source, err)
 	}
 	return os.WriteFile(target, []byte(text.String()), 0o600)

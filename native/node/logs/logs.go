@@ -76,6 +76,12 @@ func (s *Sink) Current(fallback string) io.Writer {
 	return &writer{sink: s, component: func() string { return s.Running(fallback) }}
 }
 
+// Joined returns a writer for what the Sink of another process writes: each line stays its component's. One without a
+// component, such as a panic's, belongs to fallback.
+func (s *Sink) Joined(fallback string) io.Writer {
+	return &writer{sink: s, component: func() string { return fallback }, joined: true}
+}
+
 // Tail returns the last lines of a component, the first of them the error that the calling goroutine logged last, if
 // others have logged so much since that it would be missing.
 func (s *Sink) Tail(component string) []string {
@@ -148,6 +154,7 @@ func (s *Sink) keep(component string, text []byte) {
 type writer struct {
 	sink      *Sink
 	component func() string
+	joined    bool // lines have their component before them
 	mu        sync.Mutex
 	rest      []byte
 }
@@ -162,12 +169,21 @@ func (w *writer) Write(data []byte) (int, error) {
 		if at < 0 {
 			break
 		}
-		w.sink.line(name, w.rest[:at])
+		w.line(name, w.rest[:at])
 		w.rest = w.rest[at+1:]
 	}
 	if len(w.rest) > longest {
-		w.sink.line(name, w.rest)
+		w.line(name, w.rest)
 		w.rest = nil
 	}
 	return len(data), nil
 }
+
+func (w *writer) line(name string, text []byte) {
+	if own, rest, found := bytes.Cut(text, []byte("\t")); w.joined && found && component.Match(own) {
+		name, text = string(own), rest
+	}
+	w.sink.line(name, text)
+}
+
+var component = regexp.MustCompile(`^[a-z][a-z-]*$`)

@@ -32,7 +32,7 @@ var known = map[string]string{
 	"cmd.SetFlagErrorFunc":           "no usage is printed: SilenceErrors, and an error is a component's end",
 	"logs.AddFlags":                  "the flags of logging are in each component's own set",
 	"cmd.PersistentFlags":            "as above",
-	"logs.InitLogs":                  "node.catchLogs sends what klog and log write to the node's log",
+	"logs.InitLogs":                  "logs.Catch sends what klog and log write to the node's log",
 	"pre":                            "a command's own PersistentPreRun, kept",
 	"cmd.ExecuteContext":             "components.ControllerManager, components.Kubelet",
 	"cmd.Execute":                    "as above",

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,27 +32,44 @@ const (
 	// An object may be refused until the API server is all up, which takes a slow machine many seconds.
 	period   = 100 * time.Millisecond
 	patience = 2 * time.Minute
+	// A kind may be defined, and a namespace made, by an object just before; and what judges objects may have to start.
+	settling = 20 * time.Second
 )
 
-// Read returns the objects of every *.yaml file of folder; none if there is no such folder.
-func Read(folder string) ([]*unstructured.Unstructured, error) {
+// Set is a file of objects.
+type Set struct {
+	Name    string
+	Objects []*unstructured.Unstructured
+}
+
+// Read returns every *.yaml file of folder; none if there is no such folder.
+func Read(folder string) ([]Set, error) {
 	paths, err := filepath.Glob(filepath.Join(folder, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
-	var found []*unstructured.Unstructured
+	var found []Set
 	for _, path := range paths {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		objects, err := decode(data)
+		set, err := Parse(filepath.Base(path), data)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
-		found = append(found, objects...)
+		found = append(found, set)
 	}
 	return found, nil
+}
+
+// Parse reads the objects of a file, YAML or JSON.
+func Parse(name string, data []byte) (Set, error) {
+	objects, err := decode(data)
+	if err != nil {
+		return Set{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return Set{name, objects}, nil
 }
 
 func decode(data []byte) ([]*unstructured.Unstructured, error) {
@@ -75,9 +94,10 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// Deploy applies the objects in order; each is tried again while the API is still coming up.
-func Deploy(ctx context.Context, config *rest.Config, objects []*unstructured.Unstructured) error {
-	if len(objects) == 0 {
+// Deploy applies the objects in order. Each is tried again while the API is still coming up; one that is refused for what it is
+// is not, and one that is refused for what there is not is for a while.
+func Deploy(ctx context.Context, config *rest.Config, sets []Set) error {
+	if len(sets) == 0 {
 		return nil
 	}
 	client, err := dynamic.NewForConfig(config)
@@ -89,18 +109,41 @@ func Deploy(ctx context.Context, config *rest.Config, objects []*unstructured.Un
 		return err
 	}
 	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(found))
-	for _, object := range objects {
-		var last error
-		err := wait.PollUntilContextTimeout(ctx, period, patience, true, func(ctx context.Context) (bool, error) {
-			last = apply(ctx, client, mapper, object)
-			return last == nil, nil
-		})
-		if err != nil {
-			return fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), errors.Join(last, err))
+	for _, set := range sets {
+		for _, object := range set.Objects {
+			if err := insist(ctx, func(ctx context.Context) error { return apply(ctx, client, mapper, object) }); err != nil {
+				return fmt.Errorf("%s: %s %s: %w", set.Name, object.GetKind(), object.GetName(), err)
+			}
+			klog.InfoS("Deployed", "kind", object.GetKind(), "object", klog.KObj(object))
 		}
-		klog.InfoS("Deployed", "kind", object.GetKind(), "object", klog.KObj(object))
 	}
 	return nil
+}
+
+// insist tries something until it is done, as long as that makes sense. It returns what was said last.
+func insist(ctx context.Context, try func(context.Context) error) error {
+	var last error
+	var judged time.Time // when the API server refused it for the first time
+	err := wait.PollUntilContextTimeout(ctx, period, patience, true, func(ctx context.Context) (bool, error) {
+		last = try(ctx)
+		switch {
+		case last == nil:
+			return true, nil
+		case apierrors.IsInvalid(last) || apierrors.IsBadRequest(last):
+			return false, last
+		case !meta.IsNoMatchError(last) && !apierrors.IsForbidden(last) && !apierrors.IsNotFound(last):
+			judged = time.Time{}
+		case judged.IsZero():
+			judged = time.Now()
+		case time.Since(judged) > settling:
+			return false, last
+		}
+		return false, nil
+	})
+	if last != nil {
+		return last
+	}
+	return err
 }
 
 func apply(

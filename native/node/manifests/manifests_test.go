@@ -47,13 +47,15 @@ func TestRead(t *testing.T) {
 		"notes.txt": "no YAML: [",
 		"40.yaml":   "",
 	})
-	objects, err := Read(place)
+	sets, err := Read(place)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var found []string
-	for _, each := range objects {
-		found = append(found, each.GetKind()+" "+each.GetName())
+	for _, set := range sets {
+		for _, each := range set.Objects {
+			found = append(found, each.GetKind()+" "+each.GetName())
+		}
 	}
 	if want := []string{"Namespace first", "ConfigMap second", "Secret third", "ConfigMap fourth"}; !slices.Equal(found, want) {
 		t.Errorf("read %v, not %v", found, want)
@@ -83,7 +85,7 @@ func TestErrorsNameTheFile(t *testing.T) {
 			continue
 		}
 		said := err.Error()
-		if !strings.HasPrefix(said, filepath.Join(place, "20-bad.yaml")+": ") || !strings.Contains(said, want) {
+		if !strings.HasPrefix(said, "20-bad.yaml: ") || !strings.Contains(said, want) {
 			t.Errorf("%q: %v; want the file's name and %q", text, err, want)
 		}
 	}
@@ -237,7 +239,7 @@ func TestRefusedObject(t *testing.T) {
 	a := &api{broken: "/bad"}
 	files := map[string]string{"a.yaml": object("Namespace", "good") + "---\n" + object("Namespace", "bad") + "---\n" + object("Namespace", "after")}
 	err := deploy(t, a, time.Second, files)
-	if err == nil || !strings.HasPrefix(err.Error(), "Namespace bad: ") || !strings.Contains(err.Error(), "no such field") {
+	if err == nil || !strings.HasPrefix(err.Error(), "a.yaml: Namespace bad: ") || !strings.Contains(err.Error(), "no such field") {
 		t.Errorf("error %v", err)
 	}
 	if want := []string{first + "good"}; !slices.Equal(a.applied, want) {
@@ -248,7 +250,7 @@ func TestRefusedObject(t *testing.T) {
 func TestUnknownKind(t *testing.T) {
 	a := &api{late: 1 << 20}
 	err := deploy(t, a, time.Second, map[string]string{"a.yaml": object("Widget", "x")})
-	if err == nil || !strings.HasPrefix(err.Error(), "Widget x: ") || !strings.Contains(err.Error(), "no matches for kind") {
+	if err == nil || !strings.HasPrefix(err.Error(), "a.yaml: Widget x: ") || !strings.Contains(err.Error(), "no matches for kind") {
 		t.Errorf("error %v", err)
 	}
 }

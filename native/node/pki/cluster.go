@@ -1,7 +1,10 @@
 package pki
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -9,6 +12,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"sandkube/node/files"
 )
 
 // Files of a cluster, in the folder that Cluster is given: NAME.crt and
@@ -75,25 +80,25 @@ func (n Names) clients() map[string]Subject {
 	}
 }
 
-// Cluster makes everything and writes it into folder, which only root can read.
-// It returns the administrator's kubeconfig.
+// Cluster makes everything in folder, which only root can read, or makes good what is there: a certificate is renewed when
+// a third of its life is left, or when it is not what it should be; one of an authority keeps its key, so that what it
+// signed and whoever trusts it stay good. It returns the administrator's kubeconfig.
 func Cluster(folder, server string, names Names, now time.Time) ([]byte, error) {
 	if err := os.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	ca, err := writtenAuthority(folder, CA, "sandkube", now)
+	ca, err := keptAuthority(folder, CA, "sandkube", now)
 	if err != nil {
 		return nil, err
 	}
-	front, err := writtenAuthority(folder, FrontProxyCA, "sandkube-front-proxy", now)
+	front, err := keptAuthority(folder, FrontProxyCA, "sandkube-front-proxy", now)
 	if err != nil {
 		return nil, err
 	}
 	if err := issue(front, folder, FrontProxy, Subject{Name: FrontProxy, Client: true}, now); err != nil {
 		return nil, err
 	}
-	// Tokens are signed with this key; it has no certificate that matters.
-	if err := issue(ca, folder, ServiceAccounts, Subject{Name: ServiceAccounts}, now); err != nil {
+	if err := keepTokensKey(ca, folder, now); err != nil {
 		return nil, err
 	}
 	for name, subject := range names.servers() {
@@ -106,18 +111,40 @@ func Cluster(folder, server string, names Names, now time.Time) ([]byte, error) 
 			return nil, err
 		}
 	}
-	return os.ReadFile(filepath.Join(folder, Admin+".kubeconfig"))
+	return os.ReadFile(kubeconfigPath(folder, Admin))
 }
 
-func writtenAuthority(folder, file, name string, now time.Time) (Pair, error) {
-	ca, err := Authority(name, now)
+// keptAuthority is the CA that a folder has, its certificate renewed if need be, or a new one.
+func keptAuthority(folder, file, name string, now time.Time) (Pair, error) {
+	if ca, err := Read(folder, file); err == nil && !ca.due(now) {
+		return ca, nil
+	}
+	key, err := readKey(folder, file)
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = newKey()
+	}
+	if err != nil {
+		return Pair{}, err // another key would make all that was signed by this one worthless
+	}
+	ca, err := authority(name, key, now)
 	if err != nil {
 		return Pair{}, err
 	}
 	return ca, ca.Write(folder, file)
 }
 
+// keepTokensKey has the key that tokens are signed with; it has no certificate that matters.
+func keepTokensKey(ca Pair, folder string, now time.Time) error {
+	if _, err := readKey(folder, ServiceAccounts); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return issue(ca, folder, ServiceAccounts, Subject{Name: ServiceAccounts}, now)
+}
+
 func issue(ca Pair, folder, file string, subject Subject, now time.Time) error {
+	if pair, err := Read(folder, file); err == nil && ca.signed(pair, subject) && !pair.due(now) {
+		return nil
+	}
 	pair, err := ca.Issue(subject, now)
 	if err != nil {
 		return err
@@ -126,9 +153,12 @@ func issue(ca Pair, folder, file string, subject Subject, now time.Time) error {
 }
 
 func writeKubeconfig(ca Pair, folder, name, server string, subject Subject, now time.Time) error {
-	pair, err := ca.Issue(subject, now)
-	if err != nil {
-		return err
+	path := kubeconfigPath(folder, name)
+	pair, err := readKubeconfig(path, name)
+	if err != nil || !ca.signed(pair, subject) || pair.due(now) {
+		if pair, err = ca.Issue(subject, now); err != nil {
+			return err
+		}
 	}
 	const cluster = "sandkube"
 	config := clientcmdapi.NewConfig()
@@ -143,5 +173,22 @@ func writeKubeconfig(ca Pair, folder, name, server string, subject Subject, now 
 	if err != nil {
 		return fmt.Errorf("kubeconfig of %s: %w", name, err)
 	}
-	return os.WriteFile(filepath.Join(folder, name+".kubeconfig"), data, 0o600)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, data) {
+		return nil
+	}
+	return files.Replace(path, data, 0o600)
+}
+
+func kubeconfigPath(folder, name string) string { return filepath.Join(folder, name+".kubeconfig") }
+
+func readKubeconfig(path, name string) (Pair, error) {
+	config, err := clientcmd.LoadFromFile(path)
+	if err != nil {
+		return Pair{}, err
+	}
+	info := config.AuthInfos[name]
+	if info == nil {
+		return Pair{}, fmt.Errorf("%s: there is no user %s", path, name)
+	}
+	return parse(info.ClientCertificateData, info.ClientKeyData)
 }

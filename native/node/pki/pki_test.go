@@ -202,7 +202,7 @@ func TestFreshEachTime(t *testing.T) {
 	seen := map[string]string{}
 	for range 2 {
 		folder := made(t)
-		for _, path := range files(t, folder) {
+		for _, path := range written(t, folder) {
 			if !strings.HasSuffix(path, ".crt") {
 				continue
 			}
@@ -221,7 +221,7 @@ func TestFreshEachTime(t *testing.T) {
 	}
 }
 
-func files(t *testing.T, folder string) []string {
+func written(t *testing.T, folder string) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(folder, "*"))
 	if err != nil || len(found) < 2*7+6 {
@@ -233,7 +233,7 @@ func files(t *testing.T, folder string) []string {
 func TestOnlyTheOwnerReads(t *testing.T) {
 	folder := made(t)
 	checkMode(t, folder, fs.ModeDir|0o700)
-	for _, path := range files(t, folder) {
+	for _, path := range written(t, folder) {
 		checkMode(t, path, 0o600)
 	}
 }

@@ -19,10 +19,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"sandkube/node/boot"
+	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/fixes"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
+	"sandkube/node/settings"
 )
 
 // How often it is asked whether everything is there, and for how long nothing may have changed then.
@@ -56,14 +58,14 @@ func Make(ctx context.Context, path, manifestFolder string, log io.Writer) error
 
 // serve starts a datastore that is empty, and an API server; failed gets why one of them ended.
 func serve(ctx context.Context, failed chan<- error, log io.Writer) error {
-	listener, err := components.ListenOn("127.0.0.1:0")
+	listener, err := components.ListenOn(nil, "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
-	if _, err = components.Credentials("https://" + listener.Addr().String()); err != nil {
+	if _, err = components.Credentials(cluster.Default, "https://"+listener.Addr().String()); err != nil {
 		return err
 	}
-	kubernetes, err := components.New(ctx, log)
+	kubernetes, err := components.New(ctx, cluster.Default, settings.Settings{}, log)
 	if err != nil {
 		return err
 	}
@@ -87,14 +89,14 @@ func write(ctx context.Context, path, folder, manifestFolder string) error {
 		return err
 	}
 	filled := filepath.Join(folder, "manifests")
-	if err := boot.Render(fixes.Plan{}, manifestFolder, filled); err != nil {
+	if err := boot.Render(fixes.Plan{}, cluster.Default, manifestFolder, filled); err != nil {
 		return err
 	}
-	objects, err := manifests.Read(filled)
+	sets, err := manifests.Read(filled)
 	if err != nil {
 		return err
 	}
-	if err := manifests.Deploy(ctx, admin, objects); err != nil {
+	if err := manifests.Deploy(ctx, admin, sets); err != nil {
 		return err
 	}
 	rows, err := settled(ctx)

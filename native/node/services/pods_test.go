@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 
+	"sandkube/node/cluster"
 	"sandkube/node/fixes"
 )
 
@@ -214,7 +215,7 @@ func newPod(t *testing.T, name string, hostPort int) pod {
 func (p pod) cni(t *testing.T, command string, hostPort int) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "conf")
-	if err := (fixes.Plan{}).Render(os.Getenv("CNI_CONF"), path); err != nil {
+	if err := (fixes.Plan{}).Render(cluster.Default, os.Getenv("CNI_CONF"), path); err != nil {
 		t.Fatal(err)
 	}
 	data, err := os.ReadFile(path)

@@ -48,18 +48,6 @@ func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, places 
 	return l, nil
 }
 
-// Forward passes the connections of a listener that somebody else opened on to
-// one address, until the listener is closed or ctx ends.
-func Forward(ctx context.Context, listener *net.TCPListener, to netip.AddrPort) {
-	b := newBalancer(time.Now)
-	b.update([]netip.AddrPort{to}, 0)
-	l := &tcpListener{listener: listener, places: newPlaces(maxConnections, maxConnections)}
-	l.balancer.Store(b)
-	var open sync.WaitGroup
-	l.serve(ctx, &open)
-	open.Wait()
-}
-
 func (l *tcpListener) use(b *balancer) { l.balancer.Store(b) }
 
 func (l *tcpListener) Close() error { return l.listener.Close() }

@@ -1,0 +1,109 @@
+// Package traffic serves what pods send to the node: Services, host ports and names, in a process of its own, so that
+// a packet costs at most that one, which is started again.
+package traffic
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"sandkube/node/dns"
+	"sandkube/node/logs"
+	"sandkube/node/services"
+)
+
+// Role is the word that the program is started with.
+const Role = "traffic"
+
+// The parts of it: each says its name on a line of standard output when it serves.
+const (
+	Services = "services"
+	DNS      = "dns"
+)
+
+// Bounds of what traffic may cost: a connection has two sockets and the pipes between them, a flow has one socket.
+const (
+	descriptors = 1 << 16
+	memory      = 256 << 20 // soft: the garbage collector keeps to it as long as it can
+)
+
+// Settings are what the process reads from standard input, as JSON: those of each part that it has.
+type Settings struct {
+	Services *ServicesSettings
+	DNS      *DNSSettings
+}
+
+// ServicesSettings are those of package services.
+type ServicesSettings struct {
+	Kubeconfig string
+	Device     string
+	Node       services.Node
+}
+
+// DNSSettings are those of package dns.
+type DNSSettings struct {
+	Kubeconfig string
+	Domain     string
+	Address    netip.Addr
+}
+
+// Run is the process: it serves until one of its parts ends, and returns why. Each line of the sink has the component of
+// its part.
+func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink) error {
+	var settings Settings
+	if err := json.NewDecoder(input).Decode(&settings); err != nil {
+		return fmt.Errorf("settings: %w", err)
+	}
+	if err := bound(); err != nil {
+		return err
+	}
+	debug.SetMemoryLimit(memory)
+	ended := make(chan error, 2)
+	var saying sync.Mutex
+	part := func(name string, run func(ready func()) error) {
+		ready := sync.OnceFunc(func() {
+			saying.Lock()
+			defer saying.Unlock()
+			fmt.Fprintln(output, name)
+		})
+		sink.Run(name, func() { ended <- fmt.Errorf("%s: %w", name, run(ready)) })
+	}
+	if settings.Services != nil {
+		go part(Services, func(ready func()) error { return serve(ctx, *settings.Services, ready) })
+	}
+	if names := settings.DNS; names != nil {
+		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready) })
+	}
+	return <-ended
+}
+
+func serve(ctx context.Context, settings ServicesSettings, ready func()) error {
+	config, err := clientcmd.BuildConfigFromFlags("", settings.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	config.QPS, config.Burst = 50, 100
+	return services.Run(ctx, config, settings.Device, settings.Node, ready)
+}
+
+// bound sets how many files may be open.
+func bound() error {
+	limit := unix.Rlimit{}
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	limit.Cur = min(limit.Max, descriptors)
+	limit.Max = limit.Cur
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("setrlimit", err)
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+"""Settings from files and options to the node, and what a cluster was started with.
+
+A cluster's folder keeps `settings.json`: the origin of its settings in words, and the settings with the texts of the
+files that they name. It is as secret as the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sandkube.cluster.place import SETTINGS, Place
+from sandkube.cluster.settings import Settings, plain
+from sandkube.decode import decode, decoded, placed
+from sandkube.documents import parse_json, parse_toml, read_file, toml_of
+from sandkube.errors import Problems, UserError
+
+FILE = SETTINGS
+_MANIFESTS = (".yaml", ".yml", ".json")
+_PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"))
+"""Keys whose values are paths, below the folder of the file that says them."""
+_LARGEST = 16 << 20  # bytes of all files together
+
+Tables = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Settings with all that they name; `origin` says in words where they are from, "" for nowhere."""
+
+    origin: str = ""
+    api_port: int = 6443
+    node_name: str = "runsc"
+    document: Mapping[str, Any] | None = None
+    """What the node reads; None if nothing is set."""
+
+    @property
+    def text(self) -> bytes:
+        """The document as the node gets it."""
+        return b"" if self.document is None else json.dumps(self.document).encode()
+
+    def same(self, other: Configured) -> bool:
+        """Whether a cluster would be the same, wherever its settings are from."""
+        return self.document == other.document
+
+    def same_cluster(self, other: Configured) -> bool:
+        """Whether one goes on from data of the other: the node, and the network, are the same."""
+        mine, its = (each.document or plain(Settings()) for each in (self, other))
+        return (mine["cluster"], mine["node"]) == (its["cluster"], its["node"])
+
+    def write(self, place: Place) -> None:
+        """Keep it in a cluster's folder."""
+        known = {"origin": self.origin, "api_port": self.api_port, "node_name": self.node_name}
+        place.write_file(FILE, json.dumps(known | {"document": self.document}))
+
+    @property
+    def disabled(self) -> frozenset[str]:
+        """Parts of the node that are left out."""
+        return frozenset(self.document["disable"]) if self.document else frozenset()
+
+
+def configured_of(place: Place) -> Configured:
+    """What a cluster was started with; the defaults, if that cannot be told."""
+    try:
+        return decoded(Configured, parse_json(read_file(place.folder / FILE, FILE)), FILE)
+    except (UserError, ValueError):
+        return Configured()
+
+
+def _tables_of(path: Path) -> Tables:
+    place = str(path)
+    try:
+        found: Tables = parse_toml(read_file(path, place))
+    except ValueError as error:
+        raise UserError(f"{place}: {error}") from None
+    return found
+
+
+def _located(tables: Tables, folder: Path) -> Tables:
+    """Tables whose paths are absolute."""
+    located = {key: dict(value) if isinstance(value, dict) else value for key, value in tables.items()}
+    for *above, key in _PATHS:
+        inside = located.get(above[0], {}) if above else located
+        if path := str(inside.get(key, "")):
+            inside[key] = str(folder / path)
+    return located
+
+
+def merged(below: Tables, above: Tables) -> Tables:
+    """Tables over tables: what is above counts, but that tables are put together and arrays one after the other."""
+    found = dict(below)
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(found.get(key), dict):
+            found[key] = merged(found[key], value)
+        elif isinstance(value, list) and isinstance(found.get(key), list):
+            found[key] = [*found[key], *(each for each in value if each not in found[key])]
+        else:
+            found[key] = value
+    return found
+
+
+def configure(file: Path | None, options: Tables, option_of: Callable[[str], str]) -> Configured:
+    """The settings of a file, and those of options over them; `option_of` names the option of a key.
+
+    Raises Problems with all that is wrong.
+    """
+    problems: list[str] = []
+    tables: Tables = {}
+    if file is not None:
+        tables = _tables_of(file)
+        decode(Settings, tables, "", lambda key, sentence: problems.append(placed(str(file), key, sentence)))
+    decode(Settings, options, "", lambda key, sentence: problems.append(f"{option_of(key)}: {sentence}"))
+    if problems:
+        raise Problems(problems)
+    origin = " and ".join(filter(None, (str(file) if file else "", "options" if options else "")))
+    both = merged(_located(tables, file.parent.absolute()) if file else {}, _located(options, Path.cwd()))
+    settings = decoded(Settings, both, origin or "settings")
+    if settings == Settings():
+        return Configured(origin)
+    document = dict(_read(settings, origin))
+    return Configured(origin, settings.cluster.api_port, settings.node.name, document)
+
+
+def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
+    """The document's tables: the settings with texts in place of paths. Raises Problems."""
+    problems: list[str] = []
+    tables = plain(settings)
+
+    def text(path: str, key: str) -> str:
+        try:
+            return read_file(Path(path), path).decode() if path else ""
+        except (UserError, UnicodeDecodeError) as error:
+            problems.append(placed(origin, key, error.message if isinstance(error, UserError) else f"{path}: {error}"))
+            return ""
+
+    tables["audit"]["policy"] = text(settings.audit.policy, "audit.policy")
+    tables["encryption"]["configuration"] = text(settings.encryption.configuration, "encryption.configuration")
+    paths = _manifests(settings.manifests, lambda sentence: problems.append(placed(origin, "manifests", sentence)))
+    tables["manifests"] = [{"name": path.name, "text": text(str(path), "manifests")} for path in paths]
+    if sum(len(each["text"]) for each in tables["manifests"]) > _LARGEST:
+        problems.append(placed(origin, "manifests", f"{settings.manifests} has more than {_LARGEST >> 20} MB"))
+    if problems:
+        raise Problems(problems)
+    if tables["kubelet"].pop("seccomp-default"):
+        tables["kubelet"]["configuration"] = {"seccompDefault": True, **settings.kubelet.configuration}
+    configuration = settings.containerd.configuration
+    whole = {"version": 3, **configuration} if configuration else {}
+    tables["containerd"]["configuration"] = toml_of(whole)
+    yield from tables.items()
+
+
+def _manifests(folder: str, report: Callable[[str], None]) -> list[Path]:
+    if not folder:
+        return []
+    try:
+        found = sorted(path for path in Path(folder).iterdir() if path.suffix in _MANIFESTS and path.is_file())
+    except OSError as error:
+        report(f"{folder}: {error.strerror}")
+        return []
+    if not found:
+        report(f"{folder} has no {', '.join(f'*{suffix}' for suffix in _MANIFESTS)}")
+    return found

@@ -1,0 +1,229 @@
+"""What a user wants of a cluster: its settings, as a TOML file has them.
+
+Here is what the host must know of them: their shapes, addresses and ports, and the files that they name. Whether a
+feature gate, an argument or a plugin exists is for the component to say, whose sentence ends the boot.
+
+The node gets one JSON document (`document`), on its standard input; native/node/settings reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from sandkube.decode import Fault, Shape, key_of, looks_like, shown
+from sandkube.shapes import Distinct, matching
+
+_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_NAME = rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*"
+_SMALLEST = 28  # bits of a range's prefix: the tenth address of Services is that of names
+_TAKEN = {53: "the DNS server", 10250: "the kubelet", 10257: "the controller manager", 10259: "the scheduler"}
+_IN_COMMON = {"feature-gates": "feature-gates", "v": "verbosity"}
+INSTEAD: Mapping[str, Mapping[str, str]] = {
+    "apiserver": {
+        "secure-port": "cluster.api-port",
+        "service-cluster-ip-range": "cluster.services",
+        "enable-admission-plugins": "apiserver.enable-admission-plugins",
+        "disable-admission-plugins": "apiserver.disable-admission-plugins",
+        "runtime-config": "runtime-config",
+        "encryption-provider-config": "encryption.configuration",
+        "audit-policy-file": "audit.policy",
+    },
+    "kubelet": {
+        "hostname-override": "node.name",
+        "node-labels": "node.labels",
+        "config": "kubelet.configuration",
+        "config-dir": "kubelet.configuration",
+        "cluster-domain": "cluster.domain",
+    },
+    "containerd": {"config": "containerd.configuration"},
+}
+"""Arguments of components that other parts of the node must know of, and so are keys of their own."""
+
+
+def _network_fault(text: str) -> str:
+    wanted = "an IPv4 range such as 10.88.0.0/24"
+    try:
+        found = ipaddress.IPv4Network(text)
+    except ValueError as error:
+        why = " (host bits are set)" if "host bits" in str(error) else ""
+        return f"expected {wanted}, got {shown(text)}{why}"
+    if "/" not in text or found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
+        return f"expected {wanted}, got {shown(text)}"
+    return "" if found.prefixlen <= _SMALLEST else f"has fewer than {1 << (32 - _SMALLEST)} addresses"
+
+
+def _document_fault(value: object) -> str:
+    """What TOML has and JSON has not: dates, times, and numbers that are none."""
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    if not isinstance(value, Mapping | list | str | int) and not (isinstance(value, float) and math.isfinite(value)):
+        return f"holds {shown(value)}, which JSON cannot hold"
+    return next((fault for fault in map(_document_fault, inner) if fault), "")
+
+
+Range = Annotated[str, Shape(_network_fault)]
+Name = Annotated[str, matching("a DNS name of at most 63 lower-case characters", _NAME)]
+Port = Annotated[int, looks_like("a port from 1 to 65535", lambda v: 0 < v < 65536)]
+Word = Annotated[str, matching("a name without blanks, commas and =", r"[\w./:-]+")]
+Argument = Annotated[str, matching('"--NAME" or "--NAME=VALUE"', r"--[A-Za-z0-9][\w.-]*(=.*)?")]
+Label = Annotated[str, matching("a label of letters, digits, -, _, . and /", r"[\w./-]+")]
+LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ and .", r"[\w.-]*")]
+Verbosity = Annotated[int, looks_like("a number from 0 to 10", lambda v: 0 <= v <= 10)]
+PARTS = ("dns", "services")
+Part = Annotated[str, matching(f"one of {', '.join(PARTS)}", "|".join(PARTS))]
+Table = Annotated[Mapping[str, Any], Shape(_document_fault)]
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Where a cluster is."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    pods: Range = "10.88.0.0/24"
+    """range of the pods' addresses; the node has the first"""
+    services: Range = "10.96.0.0/16"
+    """range of Services; the API has the first, names the tenth"""
+    domain: Name = "cluster.local"
+    """domain of the names of Services and pods"""
+    api_port: Port = 6443
+    """port of the API in the node, and in place on this machine's loopback"""
+
+    def faults(self) -> Iterator[Fault]:
+        """Ranges that overlap, a port that another part has."""
+        if ipaddress.IPv4Network(self.pods).overlaps(ipaddress.IPv4Network(self.services)):
+            yield ("services",), f"{self.services} and the pods' {self.pods} have addresses in common"
+        if self.api_port in _TAKEN:
+            yield ("api-port",), f"{self.api_port} is the port of {_TAKEN[self.api_port]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the node is called."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    name: Name = "runsc"
+    """the node's name, and the host name in it"""
+    labels: Mapping[Label, LabelValue] = field(default_factory=dict)
+    """labels of the node"""
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """A component that takes arguments."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    arguments: tuple[Argument, ...] = ()
+    """arguments, each `"--NAME=VALUE"`; one takes the place of the node's own of that name"""
+
+
+@dataclass(frozen=True, slots=True)
+class APIServer(Component):
+    """kube-apiserver."""
+
+    enable_admission_plugins: Distinct[Word] = ()
+    """admission plugins beside Kubernetes' own choice, NodeRestriction and DenyServiceExternalIPs"""
+    disable_admission_plugins: Distinct[Word] = ()
+    """admission plugins to leave out"""
+
+
+@dataclass(frozen=True, slots=True)
+class Kubelet(Component):
+    """kubelet."""
+
+    seccomp_default: bool = False
+    """whether pods get the runtime's seccomp profile where they name none"""
+    configuration: Table = field(default_factory=dict)
+    """a table, a part of a KubeletConfiguration that is put over the node's own"""
+
+    def faults(self) -> Iterator[Fault]:
+        """Feature gates, which all components have in common."""
+        if "featureGates" in self.configuration:
+            yield ("configuration", "featureGates"), "feature gates of all components are the key feature-gates"
+
+
+@dataclass(frozen=True, slots=True)
+class Containerd(Component):
+    """containerd."""
+
+    configuration: Table = field(default_factory=dict)
+    """a table, a part of containerd's configuration (version 3) that is put over the node's own"""
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """What the API server notes of its requests."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    policy: str = ""
+    """file with an audit policy; the API server's notes are `./do logs audit`"""
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """What lies in the datastore encrypted."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    secrets: bool = False
+    """whether Secrets lie encrypted in the datastore, by a key that the node makes"""
+    configuration: str = ""
+    """file with an EncryptionConfiguration of what lies encrypted in the datastore"""
+
+    def faults(self) -> Iterator[Fault]:
+        """Two answers to one question."""
+        if self.secrets and self.configuration:
+            yield ("secrets",), "goes without a configuration, which says the same"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a cluster. Paths are those of files and folders of this machine."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    feature_gates: Mapping[Word, bool] = field(default_factory=dict)
+    """feature gates of Kubernetes, for all its components: they are one process"""
+    runtime_config: Mapping[Word, bool] = field(default_factory=dict)
+    """APIs that are served or not, such as `"api/all" = true`"""
+    verbosity: Verbosity = 0
+    """how much Kubernetes logs, from 0 to 10, for all its components"""
+    disable: Distinct[Part] = ()
+    """parts of the node that are left out: `dns`, `services`"""
+    manifests: str = ""
+    """folder whose files `*.yaml`, `*.yml` and `*.json` are applied, in the order of their names"""
+    cluster: Cluster = field(default_factory=Cluster)
+    node: Node = field(default_factory=Node)
+    apiserver: APIServer = field(default_factory=APIServer)
+    controller_manager: Component = field(default_factory=Component)
+    scheduler: Component = field(default_factory=Component)
+    kubelet: Kubelet = field(default_factory=Kubelet)
+    containerd: Containerd = field(default_factory=Containerd)
+    audit: Audit = field(default_factory=Audit)
+    encryption: Encryption = field(default_factory=Encryption)
+
+    def faults(self) -> Iterator[Fault]:
+        """Arguments that are keys of their own."""
+        for name in ("apiserver", "controller-manager", "scheduler", "kubelet", "containerd"):
+            component: Component = getattr(self, name.replace("-", "_"))
+            for at, argument in enumerate(component.arguments):
+                flag = argument.removeprefix("--").partition("=")[0]
+                common = {} if name == "containerd" else _IN_COMMON
+                key = {**common, **INSTEAD.get(name, {})}.get(flag)
+                if key:
+                    yield (name, "arguments", at), f"--{flag} is the key {key}"
+
+
+def plain(value: Any) -> Any:
+    """A record as tables and arrays, with the keys that a file has."""
+    if dataclasses.is_dataclass(value):
+        kind = type(value)
+        return {key_of(kind, each.name): plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return [plain(each) for each in value] if isinstance(value, tuple) else value
