@@ -116,12 +116,6 @@ def test_network_policies_are_not_enforced(mine: Cluster) -> None:
     mine.kubectl("delete", "networkpolicy", "nobody")
 
 
-def test_claims_stay_pending(mine: Cluster) -> None:
-    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
-    create(mine, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})
-    event(mine, "data", "no storage class is set")
-
-
 def test_names_outside_do_not_exist(mine: Cluster) -> None:
     """musl's resolver and Go's give up at once, and search lists go on."""
     said = mine.kubectl("exec", NAME, "--", "sh", "-c", "nslookup -type=a example.org 10.96.0.10; true").stdout.decode()

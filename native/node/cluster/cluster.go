@@ -21,6 +21,9 @@ type Cluster struct {
 	KubeletPort uint16
 }
 
+// Storage is the folder of claims: volumes of the class local-path are folders in it.
+const Storage = "/var/lib/sandkube/storage"
+
 // Default is the cluster of a node that nobody told anything else.
 var Default = Cluster{
 	NodeName:    "runsc",

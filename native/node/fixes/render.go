@@ -20,6 +20,7 @@ type Values struct {
 	IgnoreKernelVersion  bool   // containerd sets them on any kernel
 	Runtime              string // the runc that containerd starts
 	LocalStorageAccounts bool   // the kubelet counts and limits ephemeral storage
+	Storage              string // the folder of claims
 }
 
 // The node's three ways to run runc.
@@ -45,6 +46,7 @@ func (p Plan) Values(of cluster.Cluster) Values {
 		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
 		Runtime:              p.Runc(),
 		LocalStorageAccounts: p.Used(StorageStatistics) != Setting,
+		Storage:              cluster.Storage,
 	}
 	if p.Used(CgroupNamespace) == Wrapper {
 		values.Runtime = WrappedRunc

@@ -93,8 +93,10 @@ type Manifest struct {
 
 // Parts of a node that can be left out.
 const (
-	DNS      = "dns"
-	Services = "services"
+	DNS           = "dns"
+	Services      = "services"
+	LocalStorage  = "local-storage"
+	MetricsServer = "metrics-server"
 )
 
 // Read reads a document to the end of its file; one that is empty sets nothing.
