@@ -25,7 +25,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Build": ("build", "list", "info", "shell", "lock", "cache", "key", "export", "import", "vendor", "export-node"),
     "Clusters": ("run-cluster", "status", "logs", "shell-cluster", "kubectl", "stop-cluster", "delete-cluster"),
     "This machine": ("doctor", "completion"),
-    "Work on Sandkube": ("ci", "test", "test-fast", "bench", "golden"),
+    "Work on Sandkube": ("ci", "conformance", "test", "test-fast", "bench", "golden"),
 }
 
 
