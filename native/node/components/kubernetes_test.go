@@ -25,29 +25,37 @@ import (
 	"k8s.io/client-go/rest"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app/options"
 
+	"sandkube/node/cluster"
 	"sandkube/node/pki"
+	"sandkube/node/settings"
 )
 
 // construct is New, once: what it touches is the process's.
-var construct = sync.OnceValues(func() (*Kubernetes, error) { return New(context.Background(), io.Discard) })
+var construct = sync.OnceValues(func() (*Kubernetes, error) {
+	return New(context.Background(), cluster.Default, settings.Settings{}, io.Discard)
+})
 
 func TestKubernetesKnowsEachArgument(t *testing.T) {
 	made, err := construct()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := parse("kube-apiserver", made.apiserver.Flags(), apiserverArguments()); err != nil {
+	arguments, err := made.apiserverArguments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parse("kube-apiserver", made.apiserver.Flags(), arguments); err != nil {
 		t.Error(err)
 	}
-	if err := parse("kube-scheduler", *made.scheduler.Flags, schedulerArguments()); err != nil {
+	if err := parse("kube-scheduler", *made.scheduler.Flags, made.schedulerArguments()); err != nil {
 		t.Error(err)
 	}
-	if err := made.manager.ParseFlags(managerArguments()); err != nil {
+	if err := made.manager.ParseFlags(made.managerArguments()); err != nil {
 		t.Errorf("kube-controller-manager: %v", err)
 	}
 	flags := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	kubelet.NewKubeletFlags().AddFlags(flags)
-	if err := flags.Parse(kubeletArguments()); err != nil {
+	if err := flags.Parse(made.kubeletArguments()); err != nil {
 		t.Errorf("kubelet: %v", err)
 	}
 	err = parse("kube-scheduler", *made.scheduler.Flags, []string{"--no-such-flag"})
@@ -68,7 +76,12 @@ func under(t *testing.T) string {
 
 func TestUnder(t *testing.T) {
 	folder := under(t)
-	for _, each := range append(apiserverArguments(), managerArguments()...) {
+	k := &Kubernetes{cluster: cluster.Default}
+	arguments, err := k.apiserverArguments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, each := range append(arguments, k.managerArguments()...) {
 		if strings.Contains(each, "/run/sandkube") {
 			t.Errorf("%s is not below %s", each, folder)
 		}
@@ -110,6 +123,7 @@ func TestConditions(t *testing.T) {
 			{Type: v1.NodeDiskPressure, Status: v1.ConditionTrue}, {Type: v1.NodeReady, Status: status},
 		}}}
 	}
+	isReady := Earlier{}.isReady
 	addresses := func(each ...v1.EndpointAddress) *v1.Endpoints { //nolint:staticcheck // as APIServed
 		return &v1.Endpoints{Subsets: []v1.EndpointSubset{{Addresses: each}}} //nolint:staticcheck // as APIServed
 	}
