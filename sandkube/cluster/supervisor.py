@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import linux, programs
+from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.linux import Linux
@@ -70,6 +71,8 @@ class Supervisor:
         self._sandbox = programs.sandbox(place, container)
         self._configured = configured_of(place)
         self._api_port = self._configured.api_port
+        native = isinstance(self._sandbox, Linux)
+        self._bounded = Bounded(place.folder, container, self._configured.bound, native=native)
         self._logs = Logs(place.logs)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
@@ -267,6 +270,7 @@ class Supervisor:
         return status
 
     async def _boot(self) -> int:
+        self._bounded.enter()
         text = b"" if isinstance(self._sandbox, InPlace) else self._configured.text  # in place, a file has it
         if isinstance(self._sandbox, Linux):
             self._main = await self._start_linux(self._sandbox, told=text != b"")
@@ -297,10 +301,12 @@ class Supervisor:
         """Say how it ended, once nothing is left of the sandbox; the supervisor's exit status."""
         self._logs.close()
         linux.clear(self._place.folder, _GRACE)
+        exceeded = self._bounded.exceeded()
+        self._bounded.leave()
         event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",
-            "error": f"the sandbox ended ({_how(status)})",
+            "error": exceeded or f"the sandbox ended ({_how(status)})",
             "log": [*self._logs.last(), *self._logs.complaint()],
         }
         with contextlib.suppress(OSError, UserError):
