@@ -48,7 +48,7 @@ func (s *Sink) Watch(f func(component, text string)) { s.watch = f }
 // New returns a Sink that writes to out; a file's reader may stand still.
 func New(out io.Writer) *Sink {
 	if file, ok := out.(*os.File); ok {
-		out = &patient{file: file}
+		out = newPatient(file)
 	}
 	return &Sink{out: out, tails: map[string][]string{}, wrong: map[string][]wrong{}}
 }

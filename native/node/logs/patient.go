@@ -1,7 +1,9 @@
 package logs
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"time"
 
@@ -14,12 +16,21 @@ var patience = 2 * time.Second
 // piece is what a pipe takes at once that poll(2) says is ready (pipe(7), PIPE_BUF).
 const piece = 4096
 
+// fileLimit bounds a log that is a file, as that of a node in place; the older half goes at a time.
+var fileLimit int64 = 16 << 20
+
 // patient writes lines to a pipe whose reader may stand still, as a stopped supervisor does: then lines are lost, and
-// counted, since whoever logs must not stand still with it.
+// counted, since whoever logs must not stand still with it. A file is kept from growing without an end.
 type patient struct {
-	file *os.File
-	lost int
-	cut  bool // of the last line only the beginning was written
+	file    *os.File
+	regular bool
+	lost    int
+	cut     bool // of the last line only the beginning was written
+}
+
+func newPatient(file *os.File) *patient {
+	info, err := file.Stat()
+	return &patient{file: file, regular: err == nil && info.Mode().IsRegular()}
 }
 
 func (p *patient) Write(line []byte) (int, error) {
@@ -45,7 +56,26 @@ func (p *patient) Write(line []byte) (int, error) {
 		}
 		rest = rest[len(part):]
 	}
+	if p.regular {
+		p.shorten()
+	}
 	return len(line), nil
+}
+
+// shorten takes the older half away of a file that is full, which can be read as well: else it stays as it is.
+func (p *patient) shorten() {
+	end, err := p.file.Seek(0, io.SeekCurrent)
+	if err != nil || end <= fileLimit {
+		return
+	}
+	kept := make([]byte, fileLimit/2)
+	if _, err := p.file.ReadAt(kept, end-int64(len(kept))); err != nil {
+		return
+	}
+	kept = kept[bytes.IndexByte(kept, '\n')+1:]
+	if _, err := p.file.WriteAt(kept, 0); err == nil && p.file.Truncate(int64(len(kept))) == nil {
+		_, _ = p.file.Seek(int64(len(kept)), io.SeekStart)
+	}
 }
 
 // put writes what a pipe takes at once, if it does so within a time.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -95,5 +96,41 @@ func TestAReaderThatIsSlowLosesNothing(t *testing.T) {
 	}
 	if count != all {
 		t.Errorf("%d lines", count)
+	}
+}
+
+// A log that is a file has an end: the newest lines are there, each of them whole.
+func TestAFileIsBounded(t *testing.T) {
+	before := fileLimit
+	fileLimit = 10_000
+	defer func() { fileLimit = before }()
+	path := filepath.Join(t.TempDir(), "log")
+	const all = 5000
+	for name, flags := range map[string]int{"read and written": os.O_RDWR, "written only": os.O_WRONLY} {
+		file, err := os.OpenFile(path, flags|os.O_CREATE|os.O_TRUNC, 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log := New(file).Component("kubelet")
+		for at := range all {
+			fmt.Fprintf(log, "line %d\n", at)
+			if info, _ := file.Stat(); flags == os.O_RDWR && info.Size() > fileLimit {
+				t.Fatalf("%s: %d bytes", name, info.Size())
+			}
+		}
+		_ = file.Close()
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+		if len(lines) < 200 || len(lines) < all && flags == os.O_WRONLY {
+			t.Errorf("%s: %d lines", name, len(lines))
+		}
+		for at, line := range lines {
+			if want := fmt.Sprintf("kubelet\tline %d", all-len(lines)+at); line != want {
+				t.Fatalf("%s: %q, not %q", name, line, want)
+			}
+		}
 	}
 }
