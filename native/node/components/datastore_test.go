@@ -1,25 +1,39 @@
 package components
 
 import (
+	"context"
 	"net"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 )
 
+// said is a health service that answers by what it is told.
+type said struct {
+	healthpb.UnimplementedHealthServer
+	ended atomic.Bool
+}
+
+func (s *said) Check(context.Context, *healthpb.HealthCheckRequest) (*healthpb.HealthCheckResponse, error) {
+	if s.ended.Load() {
+		return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_NOT_SERVING}, nil
+	}
+	return &healthpb.HealthCheckResponse{Status: healthpb.HealthCheckResponse_SERVING}, nil
+}
+
 // serveHealth is a server that says of itself whether it serves, where kine would be.
-func serveHealth(t *testing.T) (*grpc.Server, *health.Server) {
+func serveHealth(t *testing.T) (*grpc.Server, *said) {
 	t.Helper()
 	listener, err := net.Listen("unix", strings.TrimPrefix(DatastoreSocket, "unix://"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, own := grpc.NewServer(), health.NewServer()
+	server, own := grpc.NewServer(), &said{}
 	healthpb.RegisterHealthServer(server, own)
 	go func() { _ = server.Serve(listener) }()
 	t.Cleanup(server.Stop)
@@ -36,11 +50,11 @@ func impatient(t *testing.T) {
 // Nothing tells of the end of kine's server but that it does not answer, or says so.
 func TestTheEndOfTheDatastoreIsSeen(t *testing.T) {
 	for name, end := range map[string]struct {
-		by   func(*grpc.Server, *health.Server)
-		said string
+		by   func(*grpc.Server, *said)
+		told string
 	}{
-		"it is gone":        {func(server *grpc.Server, _ *health.Server) { server.Stop() }, "it gives no answer: "},
-		"it serves no more": {func(_ *grpc.Server, own *health.Server) { own.Shutdown() }, "it says of itself NOT_SERVING"},
+		"it is gone":        {func(server *grpc.Server, _ *said) { server.Stop() }, "it gives no answer: "},
+		"it serves no more": {func(_ *grpc.Server, own *said) { own.ended.Store(true) }, "it says of itself NOT_SERVING"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			under(t)
@@ -56,7 +70,7 @@ func TestTheEndOfTheDatastoreIsSeen(t *testing.T) {
 			end.by(server, own)
 			select {
 			case err := <-ended:
-				if err == nil || !strings.HasPrefix(err.Error(), end.said) {
+				if err == nil || !strings.HasPrefix(err.Error(), end.told) {
 					t.Errorf("told %v", err)
 				}
 			case <-time.After(time.Minute):
