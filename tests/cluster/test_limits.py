@@ -147,6 +147,26 @@ def test_load_balancers_stay_pending(mine: Cluster) -> None:
         socket.create_connection(("127.0.0.1", port), 5)  # of this machine: only the API has a port there
 
 
+def test_endpoints_see_the_nodes_address(mine: Cluster) -> None:
+    """busybox' httpd tells whom it has answered."""
+    create(
+        mine,
+        pod("told", ["sh", "-c", "mkdir /w; echo page >/w/index.html; exec httpd -f -v -p 8080 -h /w"]),
+        service("told", selector={"app": "told"}, ports=[{"port": 80, "targetPort": 8080}]),
+    )
+    mine.kubectl("wait", "pod", "told", "--for=condition=Ready", "--timeout=60s")
+    fetch = "until wget -q -T 5 -O- http://told.default.svc.cluster.local/; do sleep 0.2; done"
+    assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
+    said = mine.kubectl("logs", "told").stdout.decode()
+    assert "10.88.0.1:" in said, said
+
+
+def test_a_pod_cannot_ping_itself(mine: Cluster) -> None:
+    address = mine.kubectl("get", "pod", NAME, "--output=jsonpath={.status.podIP}").stdout.decode()
+    ping = f"ping -c 1 -W 3 127.0.0.1 >/dev/null && ! ping -c 1 -W 3 {address} >/dev/null && echo no answer"
+    assert mine.kubectl("exec", NAME, "--", "sh", "-c", ping).stdout == b"no answer\n"
+
+
 def test_nothing_measures_pods(mine: Cluster) -> None:
     with pytest.raises(UserError, match="Metrics API not available"):
         mine.kubectl("top", "pods")
