@@ -2,8 +2,8 @@
 
 Each round makes a namespace with pods, Services and config maps, does all kinds of harm in an order of its own, deletes
 the namespace, and tells the figures of the cluster at rest. The datastore is compacted every five minutes by itself.
-Left out: garbage collection of images, which the node turns off; the death of the Service proxy, which is no process of
-its own; another time of day, which a sandbox has from the machine.
+Left out: garbage collection of images, which the node turns off; another time of day, which a sandbox has from the
+machine.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Soak:
         self.counts: Counter[str] = Counter()
         self.before = sample(kubectl)
         self.samples: list[dict[str, float]] = []
-        self._died = -BETWEEN_DEATHS
+        self._died: dict[str, float] = {}
         self._namespace = ""
         self._names: list[str] = []
         self._pods = 0
@@ -70,7 +70,8 @@ class Soak:
     @property
     def harms(self) -> tuple[Callable[[], None], ...]:
         """All kinds of it."""
-        return (self.cut_exec, self.cut_forward, self.kill_containerd, self.stop_sandbox, self.fill_log)
+        cuts = (self.cut_exec, self.cut_forward, self.stop_sandbox, self.fill_log)
+        return (*cuts, self.kill_containerd, self.kill_traffic)
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """Ask over one connection; a new one where that has ended."""
@@ -153,12 +154,22 @@ class Soak:
                 forward.kill()
 
     def kill_containerd(self) -> None:
-        """As a crash would; not too often."""
-        if time.monotonic() < self._died + BETWEEN_DEATHS:
+        """As a crash would."""
+        self._kill("containerd", "$(pidof containerd)")
+
+    def kill_traffic(self) -> None:
+        """What serves Services and names; it does again."""
+        self._kill("traffic", "$(pgrep -f '^/usr/bin/sandkube-node traffic')")
+        name = "nslookup -type=a kubernetes.default.svc.cluster.local 10.96.0.10"
+        self.until("names", lambda: "10.96.0.1\n" in inside(self.kubectl, f"{name}; true"))
+
+    def _kill(self, what: str, pids: str) -> None:
+        """Not too often: who ends again and again ends the node."""
+        if time.monotonic() < self._died.get(what, -BETWEEN_DEATHS) + BETWEEN_DEATHS:
             return
-        inside(self.kubectl, "kill -KILL $(pidof containerd)")
-        self._died = time.monotonic()
-        self.counts["deaths of containerd"] += 1
+        inside(self.kubectl, f"kill -KILL {pids}")
+        self._died[what] = time.monotonic()
+        self.counts[f"deaths of {what}"] += 1
 
     def stop_sandbox(self) -> None:
         """Stop all of it, and let it go on."""
@@ -203,7 +214,7 @@ class Soak:
         self.start_pods(*[SERVE] * PODS)
         for harm in self.random.sample(self.harms, len(self.harms)):
             harm()
-            if harm != self.kill_containerd:
+            if not harm.__name__.startswith("kill"):
                 self.counts[harm.__name__.replace("_", " ")] += 1
             self.start_pods(*[SERVE] * PODS)
             for name in [self._names.pop(0) for _ in range(PODS)]:

@@ -30,7 +30,7 @@ def texts(kind: type) -> dict[str, str]:
 
 
 def _default(value: Any) -> str:
-    return "" if value in ("", (), {}) else f"`{json.dumps(value)}`"
+    return "" if value in ("", (), {}, None) else f"`{json.dumps(value)}`"
 
 
 def rows(value: Any, above: tuple[str, ...] = ()) -> Iterator[str]:

@@ -115,7 +115,8 @@ static _Noreturn void become(char **words, int go, int tell)
 		}
 		report.error = errno;
 	}
-	_exit(write(tell, &report, sizeof report) == sizeof report ? OWN_ERROR : OWN_ERROR);
+	(void)!write(tell, &report, sizeof report);
+	_exit(OWN_ERROR);
 }
 
 static void pass_on(int signal)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,7 @@ type tenant struct {
 	kubeconfig *os.File // gets the administrator's kubeconfig
 	outcome    *os.File // gets one line, "ready" or "failed: …"
 	api        *os.File // listens for the API in the network that the node was started in
+	telling    sync.Once
 }
 
 func newTenant(options options) *tenant {
@@ -28,7 +30,9 @@ func newTenant(options options) *tenant {
 		unix.CloseOnExec(descriptor)
 		return os.NewFile(uintptr(descriptor), name)
 	}
-	return &tenant{open(options.kubeconfig, "kubeconfig"), open(options.outcome, "outcome"), open(options.api, "api")}
+	return &tenant{
+		kubeconfig: open(options.kubeconfig, "kubeconfig"), outcome: open(options.outcome, "outcome"), api: open(options.api, "api"),
+	}
 }
 
 // settle has SIGTERM and SIGINT end the node cleanly.
@@ -68,9 +72,10 @@ func (t *tenant) tell(text string) {
 	if t == nil || t.outcome == nil {
 		return
 	}
-	_, _ = fmt.Fprintln(t.outcome, text)
-	_ = t.outcome.Close()
-	t.outcome = nil
+	t.telling.Do(func() { // a boot may be whole, and fail, at the same moment
+		_, _ = fmt.Fprintln(t.outcome, text)
+		_ = t.outcome.Close()
+	})
 }
 
 // handOver writes the kubeconfig.

@@ -6,18 +6,20 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"sandkube/node/logs"
+	"sandkube/node/settings"
 	"sandkube/node/stages"
 )
 
 const role = "SANDKUBE_TEST_ROLE"
 
-// TestMain is also what a test starts: a process that fails.
+// TestMain is also what the tests start: a node that fails.
 func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
 	case "fail":
@@ -36,10 +38,14 @@ func child(as string) *exec.Cmd {
 	return command
 }
 
-func TestANodeInPlaceIsTheFirstProcess(t *testing.T) {
-	var n node
-	if err := n.settle(options{}); err == nil || n.tenant != nil {
-		t.Errorf("process %d: %v", os.Getpid(), err)
+// At its end a node kills all that it can reach: it must be the first process of namespaces of its own.
+func TestANodeThatIsNotTheFirstProcess(t *testing.T) {
+	n := &node{}
+	if err := n.settle(options{}); err == nil || !strings.Contains(err.Error(), "the first process of its namespaces") {
+		t.Errorf("it settles: %v", err)
+	}
+	if n.tenant != nil {
+		t.Error("it is a tenant, and would leave")
 	}
 }
 
@@ -56,7 +62,7 @@ func said(t *testing.T, tell func(*os.File)) string {
 }
 
 func TestTheOutcomeIsToldOnce(t *testing.T) {
-	n := &node{stages: stages.New(io.Discard, time.Now(), time.Now)}
+	n := &node{stages: stages.New(io.Discard, time.Now(), time.Now), given: newGiven(settings.Settings{})}
 	whole := n.whole()
 	n.awaited.Store(int32(len(whole)))
 	got := said(t, func(outcome *os.File) {
@@ -64,11 +70,15 @@ func TestTheOutcomeIsToldOnce(t *testing.T) {
 		for _, stage := range append([]string{"mounts"}, whole[1:]...) {
 			n.reached(stage)
 		}
-		if n.tenant.outcome == nil {
-			t.Error("it was told before the node was whole")
+		if err := outcome.SetDeadline(time.Time{}); err != nil {
+			t.Errorf("it was told before the node was whole: %v", err)
 		}
 		n.reached(whole[0])
-		n.tenant.tell("again")
+		var all sync.WaitGroup
+		for range 4 {
+			all.Go(func() { n.tenant.tell("again") })
+		}
+		all.Wait()
 	})
 	if got != "ready\n" {
 		t.Errorf("told %q", got)

@@ -32,7 +32,7 @@ var prepared = []string{"network", "images"}
 
 // preparation makes the sandbox what the components expect.
 func (n *node) preparation() []units.Unit {
-	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan, n.keep)) }
+	mounts := func(context.Context) error { return errors.Join(n.clear(), boot.Mounts(n.plan, n.cluster, n.keep)) }
 	settings := func(context.Context) error { return errors.Join(boot.Settings(n.plan, n.cluster), n.configure()) }
 	network := func(context.Context) error {
 		return boot.Network(boot.Device(n.plan, n.cluster), n.cluster, n.addresses()...)

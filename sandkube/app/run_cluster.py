@@ -16,6 +16,7 @@ from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
 from sandkube.cluster import in_place, linux, programs, start
+from sandkube.cluster.bound import refuse_in_place
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
@@ -156,6 +157,10 @@ class RunCluster(Verb):
         place(self.home.outputs, params["name"])
         wanted = settings.configured(params)
         kind, wall = self._kind(params)
+        if kind == in_place.KIND:
+            refuse_in_place(wanted.bound)
+        else:
+            wanted.bound.check(native=KINDS[kind].native)
         if failed := self.home.make(params, programs.products(kind)):
             return failed
         release_signals()

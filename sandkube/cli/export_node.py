@@ -15,6 +15,7 @@ from sandkube.app.verb import Verb
 from sandkube.build.derivation import EPOCH
 from sandkube.cli import checkout
 from sandkube.cluster import in_place
+from sandkube.cluster.bound import refuse_in_place
 from sandkube.errors import UserError, one_line
 from sandkube.pack import write_tar_gz
 
@@ -38,7 +39,9 @@ class ExportNode(Verb):
         if Path(args[0]).suffix in (".tar", ".zip", ".xz", ".zst", ".bz2"):
             raise UserError(f"{given}: a node is exported as .tar.gz only")
         target = checkout.check_target(args[0], "node.tar.gz")
-        settings = configured_by(params["config"]).text
+        configured = configured_by(params["config"])
+        refuse_in_place(configured.bound)
+        settings = configured.text
         if failed := self.home.make(params, ("bundle",)):
             return failed
         release_signals()

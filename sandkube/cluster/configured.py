@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sandkube.cluster.bound import Bound, bound_of
 from sandkube.cluster.place import SETTINGS, Place
 from sandkube.cluster.settings import Settings, plain
 from sandkube.decode import decode, decoded, placed
@@ -55,6 +56,11 @@ class Configured:
         """Keep it in a cluster's folder."""
         known = {"origin": self.origin, "api_port": self.api_port, "node_name": self.node_name}
         place.write_file(FILE, json.dumps(known | {"document": self.document}))
+
+    @property
+    def bound(self) -> Bound:
+        """What all of the cluster may take of this machine."""
+        return bound_of(self.document)
 
     @property
     def disabled(self) -> frozenset[str]:
@@ -144,6 +150,7 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
         problems.append(placed(origin, "manifests", f"{settings.manifests} has more than {_LARGEST >> 20} MB"))
     if problems:
         raise Problems(problems)
+    tables["sandbox"] = {"memory": settings.sandbox.bytes, "pids": settings.sandbox.pids or 0}
     if tables["kubelet"].pop("seccomp-default"):
         tables["kubelet"]["configuration"] = {"seccompDefault": True, **settings.kubelet.configuration}
     configuration = settings.containerd.configuration

@@ -8,21 +8,17 @@ the loopback of this machine and is handed in: nothing else leads out or in.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pwd
 import shutil
-import signal
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from sandkube.cluster import cgroups
 from sandkube.cluster.deadline import TRIAL
-from sandkube.cluster.processes import end, opened
 from sandkube.errors import UserError
 from sandkube.run import base_environment, run
 
@@ -78,7 +74,7 @@ class Linux:
 
     def _cgroups(self) -> dict[str, Path]:
         folders = cgroups.make(self.container)
-        (self.folder / _RECORD).write_text(json.dumps({name: str(folder) for name, folder in folders.items()}))
+        cgroups.record(self.folder / _RECORD, folders)
         return folders
 
     def boot(self, given: Given, parent: int) -> list[str]:
@@ -101,7 +97,8 @@ class Linux:
         """Run a command in the node's namespaces, on this terminal."""
         first = (self.folder / _NOTE).read_text().strip()
         # Of version 2, no process can be in one that has others below it: the node is in `node` (native/starter).
-        folders = [folder / "node" if folder.joinpath("node").exists() else folder for folder in _recorded(self.folder)]
+        made = cgroups.recorded(self.folder / _RECORD)
+        folders = [folder / "node" if folder.joinpath("node").exists() else folder for folder in made]
         where = [str(self.userns), f"--beside={first}", *(f"--cgroup={folder}" for folder in folders), "--"]
         term = os.environ.get("TERM", "dumb")
         return [*where, "/bin/busybox", "env", "-i", "PATH=/usr/bin:/bin", "HOME=/root", f"TERM={term}", *command]
@@ -156,30 +153,11 @@ def try_out(userns: Path) -> None:
             raise UserError(f"--sandbox linux cannot be here: {text}", hint=_KINDS)
 
 
-def _recorded(folder: Path) -> list[Path]:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return [Path(each) for each in json.loads((folder / _RECORD).read_text()).values()]
-    return []
-
-
 def memory_of(folder: Path) -> int:
     """Bytes of the memory files of a cluster, which belong to none of its processes."""
-    return sum(map(cgroups.shared_memory, _recorded(folder)))
-
-
-def _left(folders: Sequence[Path]) -> Iterator[tuple[int, int]]:
-    for folder in folders:
-        for pid in cgroups.processes(folder):
-            with opened(pid, partial(lambda pid, folder: pid in cgroups.processes(folder), pid, folder)) as process:
-                if process is not None:
-                    yield pid, process
+    return sum(map(cgroups.shared_memory, cgroups.recorded(folder / _RECORD)))
 
 
 def clear(folder: Path, seconds: float) -> int:
     """End what is left of a cluster, and remove its cgroups; the number of a process that does not end, or 0."""
-    folders = _recorded(folder)
-    for pid, process in _left(folders):
-        if not end(process, signal.SIGKILL, seconds):
-            return pid
-    cgroups.remove(folders)
-    return 0
+    return cgroups.clear(folder / _RECORD, seconds)

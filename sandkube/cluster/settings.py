@@ -22,6 +22,9 @@ _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _NAME = rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*"
 _SMALLEST = 28  # bits of a range's prefix: the tenth address of Services is that of names
 _TAKEN = {53: "the DNS server", 10250: "the kubelet", 10257: "the controller manager", 10259: "the scheduler"}
+_UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
+_LEAST_MEMORY = 512 << 20
+_LEAST_PIDS = 1024
 _IN_COMMON = {"feature-gates": "feature-gates", "v": "verbosity"}
 INSTEAD: Mapping[str, Mapping[str, str]] = {
     "apiserver": {
@@ -113,6 +116,35 @@ class Node:
     """labels of the node"""
 
 
+def _amount(text: str) -> int:
+    """Bytes; -1 for what is no amount."""
+    for unit, size in _UNITS.items():
+        if text.endswith(unit) and text[: -len(unit)].isascii() and text[: -len(unit)].isdigit():
+            return int(text[: -len(unit)]) * size
+    return -1
+
+
+Memory = Annotated[str, looks_like('512Mi or more, such as "2Gi"', lambda v: _LEAST_MEMORY <= _amount(v) < 2**53)]
+Pids = Annotated[int, looks_like(f"a number from {_LEAST_PIDS} on", lambda v: _LEAST_PIDS <= v <= 1 << 22)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What all of a cluster may take of this machine, where cgroups can be made."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    memory: Memory | None = None
+    """memory that all of the cluster may take of this machine, such as `"2Gi"`; one that needs more is ended"""
+    pids: Pids | None = None
+    """processes and threads that all of the cluster may have on this machine"""
+
+    @property
+    def bytes(self) -> int:
+        """The memory; 0 for no bound."""
+        return _amount(self.memory) if self.memory else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """A component that takes arguments."""
@@ -201,6 +233,7 @@ class Settings:
     """folder whose files `*.yaml`, `*.yml` and `*.json` are applied, in the order of their names"""
     cluster: Cluster = field(default_factory=Cluster)
     node: Node = field(default_factory=Node)
+    sandbox: Bounds = field(default_factory=Bounds)
     apiserver: APIServer = field(default_factory=APIServer)
     controller_manager: Component = field(default_factory=Component)
     scheduler: Component = field(default_factory=Component)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from sandkube import log, tree
-from sandkube.cluster import linux
+from sandkube.cluster import bound, linux
 from sandkube.cluster.place import DATA, SETTINGS, STATE, Place, State, boot_id
 from sandkube.cluster.processes import end, opened_with_words
 from sandkube.errors import UserError
@@ -30,7 +30,7 @@ def end_left(place: Place) -> None:
                 raise UserError(
                     f"cluster {place.name}: process {pid} belongs to another user", hint="end it as that user"
                 ) from None
-    if pid := linux.clear(place.folder, _PATIENCE):
+    if pid := linux.clear(place.folder, _PATIENCE) or bound.clear(place.folder, _PATIENCE):
         raise _stays(place, pid)
 
 

@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from sandkube.cluster import linux, programs
+from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.linux import Linux
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
-from sandkube.cluster.processes import opened_descendant, signal_descendant, tree_of
+from sandkube.cluster.processes import end_descendants, kill_descendants, opened_descendant, signal_descendant
 from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
@@ -62,6 +63,7 @@ class Supervisor:
         self._failed: dict[str, Any] | None = None
         self._stopping = False
         self._asked = False
+        self._unrecorded = False
         self._end = asyncio.Event()
         self._main: asyncio.subprocess.Process | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,6 +71,8 @@ class Supervisor:
         self._sandbox = programs.sandbox(place, container)
         self._configured = configured_of(place)
         self._api_port = self._configured.api_port
+        native = isinstance(self._sandbox, Linux)
+        self._bounded = Bounded(place.folder, container, self._configured.bound, native=native)
         self._logs = Logs(place.logs)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
@@ -82,8 +86,21 @@ class Supervisor:
                 self._events = None
 
     def _record(self, **changes: str | int) -> None:
+        """Record the state; where there is no room for it, later: it is no cluster's end."""
         self._state = self._state.moved(**changes)
-        self._place.write(self._state)
+        try:
+            self._place.write(self._state)
+        except UserError as error:
+            self._logs.write(f"supervisor\t{error.message}\n".encode())
+            if not self._unrecorded:
+                self._unrecorded = True
+                self._keep(self._record_later())
+
+    async def _record_later(self) -> None:
+        while self._unrecorded and not await self._ends():
+            with contextlib.suppress(UserError):
+                self._place.write(self._state)
+                self._unrecorded = False
 
     async def _start(self, argv: list[str], *given: int, told: bool = False) -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
@@ -157,7 +174,10 @@ class Supervisor:
         self._tell(event)
 
     async def _forward(self, sandbox: Sandbox) -> None:
-        """Forward the API's port for as long as the sandbox lives; a forwarder that dies is started again."""
+        """Forward the API's port for as long as the sandbox lives. A forwarder that dies is started again, with another
+        port where somebody has taken its own meanwhile and keeps it.
+        """
+        refused = 0
         while not self._end.is_set():
             argv = sandbox.port_forward(self._port, self._api_port, os.getpid())
             forwarder = await self._start(argv)
@@ -171,8 +191,13 @@ class Supervisor:
                 await forwarder.wait()
                 if await self._ends():
                     return
+                refused += 1
+                if self._place.kubeconfig.exists():
+                    self._port = 0 if refused > 1 else self._port
+                    continue
                 where = f"port {self._port} of 127.0.0.1" if self._port else "a port of 127.0.0.1"
                 raise Failed("access", f"cannot listen on {where}")
+            refused = 0
             if self._port != int(found.group(1)) or not self._place.kubeconfig.exists():
                 self._open_access(int(found.group(1)))
             while line := await _line(forwarder.stdout):  # two for each connection
@@ -233,7 +258,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._stop)
         status = 0
         try:
-            self._record()
+            self._place.write(self._state)
             with Watch(self._place.folder, DELETE) as watch:
                 loop.add_reader(watch.descriptor, self._on_change, watch)
                 status = await self._boot()
@@ -245,6 +270,7 @@ class Supervisor:
         return status
 
     async def _boot(self) -> int:
+        self._bounded.enter()
         text = b"" if isinstance(self._sandbox, InPlace) else self._configured.text  # in place, a file has it
         if isinstance(self._sandbox, Linux):
             self._main = await self._start_linux(self._sandbox, told=text != b"")
@@ -275,18 +301,21 @@ class Supervisor:
         """Say how it ended, once nothing is left of the sandbox; the supervisor's exit status."""
         self._logs.close()
         linux.clear(self._place.folder, _GRACE)
+        exceeded = self._bounded.exceeded()
+        self._bounded.leave()
         event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",
-            "error": f"the sandbox ended ({_how(status)})",
+            "error": exceeded or f"the sandbox ended ({_how(status)})",
             "log": [*self._logs.last(), *self._logs.complaint()],
         }
         with contextlib.suppress(OSError, UserError):
             self._place.kubeconfig.unlink(missing_ok=True)
             if not self._stopping:
-                self._record(phase="failed", port=0, reason=f"{event['component']}: {event['error']}")
+                reason = f"{event['component']}: {event['error']}"
+                self._place.write(self._state.moved(phase="failed", port=0, reason=reason))
             elif (self._place.folder / STATE).exists():
-                self._record(phase="stopped", port=self._port if self._place.kept else 0)
+                self._place.write(self._state.moved(phase="stopped", port=self._port if self._place.kept else 0))
         self._tell({"type": "stopped"} if self._stopping else event)
         return 0 if self._stopping else 1
 
@@ -318,26 +347,6 @@ def _at_end(pid: int, work: Callable[[], None]) -> Iterator[None]:
             yield
         finally:
             loop.remove_reader(process)
-
-
-def kill_descendants() -> None:
-    """Kill every process that came from this one; orphans are its children (PR_SET_CHILD_SUBREAPER).
-
-    Also what those start in the meantime.
-    """
-    seen = {os.getpid()}
-    while found := [pid for pid in tree_of(os.getpid()) if pid not in seen]:
-        for pid in found:
-            signal_descendant(pid, signal.SIGKILL)
-        seen.update(found)
-
-
-def end_descendants() -> None:
-    """Kill and wait for every process that came from this one."""
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            kill_descendants()
-            os.waitpid(-1, 0)
 
 
 def _event(line: bytes) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sandkube.cluster import start, stop
+from sandkube.cluster.configured import configure
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
 from sandkube.cluster.programs import Programs, maker
@@ -54,10 +55,10 @@ def programs() -> Programs:
     return made
 
 
-def boot(one: Place, programs: Programs) -> Cluster:
+def boot(one: Place, programs: Programs, *, keep: bool = False) -> Cluster:
     """Start a cluster."""
     with one.lock():
-        events = list(start.start(one, programs))
+        events = list(start.start(one, programs, keep=keep))
     return Cluster(one, Kubectl(programs.kubectl, one), events)
 
 
@@ -121,6 +122,11 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
 def of_kind(programs: Programs, kind: str) -> Programs:
     """The same node in another kind of sandbox."""
     return replace(programs, kind=kind, runsc=maker(kind, lambda name: ROOT / "outputs/result" / name).resolve())
+
+
+def bounded(programs: Programs, **bounds: str | int) -> Programs:
+    """The same with a bound on all of a cluster."""
+    return replace(programs, configured=configure(None, {"sandbox": bounds}, str))
 
 
 GVISOR = [kind for kind in KINDS if not KINDS[kind].native]

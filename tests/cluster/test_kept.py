@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import http.client
 import json
 import os
 import random
 import select
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import Place, place
@@ -230,6 +235,77 @@ def test_no_acknowledged_write_is_lost(one: Place, programs: Programs) -> None:
         found = {each["metadata"]["name"] for each in api("GET", MAPS)["items"]}
     assert written - found == set()
     assert len(written) > 3 * ROUNDS
+
+
+def kept_by(one: Place, version: str) -> None:
+    (one.data / "version").write_text(f"{version}\n")
+
+
+def test_data_of_another_version_are_refused(one: Place, programs: Programs) -> None:
+    """They stay as they are, for the version that wrote them."""
+    if one.running():
+        stop.stop(one, now=True)
+    ours = (one.data / "version").read_text().strip()
+    assert ours == "v1.34.2"
+    for theirs, words in (
+        ("v1.35.0", "v1.34.2 cannot go on from: start it with that one or a newer one"),
+        ("v1.32.9", "an upgrade is one minor version at a time: start it with v1.33 before v1.34.2"),
+    ):
+        kept_by(one, theirs)
+        with pytest.raises(start.NodeFailed) as caught:
+            boot(one, programs)
+        said = caught.value.message.splitlines()[0]
+        assert said.startswith("cluster kept: node failed: claim: its data were written by Kubernetes "), said
+        assert theirs in said
+        assert words in said
+        assert (one.data / "version").read_text().strip() == theirs
+    kept_by(one, ours)
+
+
+def signed_anew(folder: Path, name: str, days: int) -> bytes:
+    """Replace a certificate by one of the same authority that says the same, and ends in so many days of its year."""
+    authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
+    key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    old = x509.load_pem_x509_certificate((folder / f"{name}.crt").read_bytes())
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder(
+        authority.subject,
+        old.subject,
+        old.public_key(),
+        old.serial_number + 1,
+        now - datetime.timedelta(365 - days),
+        now + datetime.timedelta(days),
+        list(old.extensions),
+    ).sign(key, hashes.SHA256())
+    (folder / f"{name}.crt").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    return ssl.PEM_cert_to_DER_cert(made.public_bytes(serialization.Encoding.PEM).decode())
+
+
+def served(one: Place) -> bytes:
+    """The certificate that the API server shows."""
+    state = one.read()
+    assert state is not None
+    return ssl.PEM_cert_to_DER_cert(ssl.get_server_certificate(("127.0.0.1", state.port)))
+
+
+def test_a_start_renews_certificates(one: Place, programs: Programs) -> None:
+    """One of whose life less than a third is left, and no other: the authority, and who trusts it, stay."""
+    folder = one.data / "pki"
+    kubeconfig = (folder / "admin.kubeconfig").read_bytes()
+    kubelet = (folder / "kubelet.crt").read_bytes()
+    good = signed_anew(folder, "apiserver", 130)
+    first = boot(one, programs)
+    assert served(one) == good, "it had more than a third of its life left"
+    stop.stop(one, now=True)
+    short = signed_anew(folder, "apiserver", 110)
+    first = boot(one, programs)
+    assert served(one) not in (good, short)
+    left = x509.load_der_x509_certificate(served(one)).not_valid_after_utc - datetime.datetime.now(datetime.UTC)
+    assert left > datetime.timedelta(364)
+    assert (folder / "kubelet.crt").read_bytes() == kubelet
+    assert (folder / "admin.kubeconfig").read_bytes() == kubeconfig == one.kubeconfig.read_bytes()
+    assert first.kubectl("get", "configmap", "stays", "--output=name").stdout == b"configmap/stays\n"
 
 
 def test_delete_takes_the_data(one: Place) -> None:

@@ -14,7 +14,7 @@ import pytest
 from sandkube.cluster.pod import NAME
 from sandkube.errors import UserError
 from sandkube.run import base_environment
-from tests.cluster.conftest import Cluster
+from tests.cluster.conftest import Cluster, inside
 from tests.cluster.test_hostile import create, event, mine, pod, service
 
 __all__ = ["mine"]
@@ -120,6 +120,74 @@ def test_claims_stay_pending(mine: Cluster) -> None:
     spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Mi"}}}
     create(mine, {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"}, "spec": spec})
     event(mine, "data", "no storage class is set")
+
+
+def test_images_are_not_pulled(mine: Cluster) -> None:
+    elsewhere = pod("elsewhere", ["true"])
+    elsewhere["spec"]["containers"][0] |= {"image": "example.org/somebodys:1", "imagePullPolicy": "IfNotPresent"}
+    create(mine, elsewhere)
+    event(mine, "elsewhere", 'Failed to pull image "example.org/somebodys:1"')
+    mine.kubectl("delete", "pod", "elsewhere", "--wait=false")
+
+
+def test_load_balancers_stay_pending(mine: Cluster) -> None:
+    """Their cluster address and node port are served."""
+    create(
+        mine,
+        pod("behind", ["sh", "-c", "mkdir /w; echo page >/w/index.html; exec httpd -f -p 8080 -h /w"]),
+        service("balanced", type="LoadBalancer", selector={"app": "behind"}, ports=[{"port": 80, "targetPort": 8080}]),
+    )
+    mine.kubectl("wait", "pod", "behind", "--for=condition=Ready", "--timeout=60s")
+    found = json.loads(mine.kubectl("get", "service", "balanced", "--output=json").stdout)
+    assert found["status"]["loadBalancer"] == {}
+    port = found["spec"]["ports"][0]["nodePort"]
+    fetch = f"until wget -q -T 5 -O- http://10.88.0.1:{port}/; do sleep 0.2; done"
+    assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 5)  # of this machine: only the API has a port there
+
+
+def test_endpoints_see_the_nodes_address(mine: Cluster) -> None:
+    """busybox' httpd tells whom it has answered."""
+    create(
+        mine,
+        pod("told", ["sh", "-c", "mkdir /w; echo page >/w/index.html; exec httpd -f -v -p 8080 -h /w"]),
+        service("told", selector={"app": "told"}, ports=[{"port": 80, "targetPort": 8080}]),
+    )
+    mine.kubectl("wait", "pod", "told", "--for=condition=Ready", "--timeout=60s")
+    fetch = "until wget -q -T 5 -O- http://told.default.svc.cluster.local/; do sleep 0.2; done"
+    assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
+    said = mine.kubectl("logs", "told").stdout.decode()
+    assert "10.88.0.1:" in said, said
+
+
+def test_a_pod_cannot_ping_itself(mine: Cluster) -> None:
+    address = mine.kubectl("get", "pod", NAME, "--output=jsonpath={.status.podIP}").stdout.decode()
+    ping = f"ping -c 1 -W 3 127.0.0.1 >/dev/null && ! ping -c 1 -W 3 {address} >/dev/null && echo no answer"
+    assert mine.kubectl("exec", NAME, "--", "sh", "-c", ping).stdout == b"no answer\n"
+
+
+def test_nothing_measures_pods(mine: Cluster) -> None:
+    with pytest.raises(UserError, match="Metrics API not available"):
+        mine.kubectl("top", "pods")
+
+
+def test_nothing_of_the_node_is_a_pod(mine: Cluster) -> None:
+    assert mine.kubectl("get", "pods", "--namespace=kube-system", "--output=name").stdout == b""
+    maps = mine.kubectl("get", "configmaps", "--namespace=kube-system", "--output=name").stdout.decode()
+    assert "coredns" not in maps
+    assert "kubeadm" not in maps
+
+
+def test_there_is_no_ipv6(mine: Cluster) -> None:
+    both = service("both", ipFamilyPolicy="RequireDualStack", selector={"app": "x"}, ports=[{"port": 80}])
+    with pytest.raises(UserError, match="not configured on this cluster"):
+        create(mine, both)
+    assert b"inet6" not in mine.kubectl("exec", NAME, "--", "ip", "addr", "show", "dev", "eth0").stdout
+
+
+def test_there_is_no_ebpf(mine: Cluster) -> None:
+    assert inside(mine, "mkdir -p /tmp/bpf && mount -t bpf bpf /tmp/bpf").returncode != 0
 
 
 def test_names_outside_do_not_exist(mine: Cluster) -> None:

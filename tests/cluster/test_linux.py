@@ -23,7 +23,7 @@ from sandkube.cluster.processes import tree_of
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
-from tests.cluster.conftest import ROOT, Cluster, boot, inside, of_kind, ordinary_python
+from tests.cluster.conftest import ROOT, Cluster, boot, bounded, inside, of_kind, ordinary_python
 from tests.cluster.test_hostile import create, pod, service
 
 
@@ -53,14 +53,14 @@ def before() -> dict[Path, str]:
 
 @pytest.fixture(scope="module")
 def mine(before: dict[Path, str], native: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster with the acceptance pod. At its end nothing is left of it."""
+    """A cluster with the acceptance pod, and with a bound on all of it. At its end nothing is left of it."""
     assert before
     one = place(tmp_path_factory.mktemp("outputs"), "linux")
     try:
-        made = boot(one, native)
+        made = boot(one, bounded(native, memory="4Gi", pids=10_000))
         apply(made.kubectl, fresh=True)
         yield made
-        folders, processes = groups(made), list(tree_of(made.state.pid))
+        folders, processes = [*groups(made), *around(made)], list(tree_of(made.state.pid))
         stop.stop(one)
         assert left(folders, processes) == []
     finally:
@@ -73,6 +73,11 @@ def groups(cluster: Cluster) -> list[Path]:
     found = [Path(each) for each in json.loads((cluster.place.folder / "cgroups.json").read_text()).values()]
     assert found
     return found
+
+
+def around(cluster: Cluster) -> list[Path]:
+    """Those that bound it."""
+    return cgroups.recorded(cluster.place.folder / "bound.json")
 
 
 def left(folders: list[Path], processes: list[int]) -> list[Path]:
@@ -141,6 +146,16 @@ def test_settings_of_the_machine_stay(mine: Cluster, before: dict[Path, str]) ->
     assert inside(mine, "cat /proc/sys/net/ipv4/ip_forward").stdout == "1\n"
 
 
+def test_all_of_it_is_within_its_bound(mine: Cluster) -> None:
+    """Its own cgroups are below those, and so are its pods'."""
+    bounds = around(mine)
+    assert bounds
+    inner = [each for each in groups(mine) if any(bound in each.parents for bound in bounds)]
+    assert len(inner) == len(bounds)
+    found = {pid for bound in bounds for pid in cgroups.processes(bound)}
+    assert found >= {pid for pid in tree_of(mine.state.pid) if Path(f"/proc/{pid}").exists()}
+
+
 def test_limits_are_enforced(mine: Cluster) -> None:
     takes = pod("takes", ["sh", "-c", "head -c 100m /dev/zero | tail"], restartPolicy="Never")
     takes["spec"]["containers"][0]["resources"] = {"limits": {"memory": "32Mi", "cpu": "200m"}}
@@ -166,8 +181,9 @@ def test_limits_are_enforced(mine: Cluster) -> None:
 
 
 def test_a_second_one_killed_with_its_supervisor(mine: Cluster, native: Programs, outputs: Path) -> None:
-    """Nothing is left of it, and the first goes on."""
-    second = boot(place(outputs, "second"), native)
+    """Nothing is left of it but its data, which come back, and the first goes on."""
+    second = boot(place(outputs, "second"), native, keep=True)
+    second.kubectl("create", "configmap", "stays")
     folders, processes = groups(second), list(tree_of(second.state.pid))
     assert second.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
     assert second.state.port != mine.state.port
@@ -179,6 +195,15 @@ def test_a_second_one_killed_with_its_supervisor(mine: Cluster, native: Programs
     assert left(folders, processes) == []
     assert row(second.place).state == "killed"
     assert mine.kubectl("get", "--raw=/livez/ping").stdout == b"ok"
+    again = boot(second.place, native)
+    assert again.kubectl("get", "configmap", "stays", "--output=name").stdout == b"configmap/stays\n"
+    apply(again.kubectl, fresh=True)
+    folders = groups(again)
+    stop.stop(again.place)  # in order: its pods, the API, the datastore
+    assert (left(folders, []), row(again.place).state) == ([], "stopped")
+    assert (again.place.data / "db/state.db-wal").stat().st_size == 0
+    stop.delete(again.place)
+    assert not again.place.folder.exists()
 
 
 NEEDS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="this is an ordinary user already")

@@ -181,6 +181,21 @@ def test_pods_get_a_seccomp_profile(cluster: Cluster) -> None:
     assert "Seccomp:\t2\n" in executed(cluster, "cat /proc/1/status")
 
 
+def test_without_what_serves_pods(programs: Programs, outputs: Path) -> None:
+    """Both parts of traffic are left out: so is their process. Pods run, and find neither Services nor names."""
+    made = boot(place(outputs, "less"), with_settings(programs, outputs, 'disable = ["dns", "services"]'))
+    stages = {event["stage"] for event in made.events if event["type"] == "stage"}
+    assert {"ready", "controllers", "service"} <= stages
+    assert not {"dns", "services"} & stages
+    apply(made.kubectl, fresh=True)
+    assert "sandkube-node traffic" not in inside(made, "ps -o args").stdout
+    assert "sandkube-node" in inside(made, "ps -o args").stdout
+    assert not (made.place.logs / "traffic.log").exists()
+    assert made.kubectl("get", "service", "kube-dns", "--namespace=kube-system", "--ignore-not-found").stdout == b""
+    assert executed(made, "wget -T 2 -q -O- http://10.96.0.1:443/ 2>&1; nslookup kubernetes.default; echo end") != ""
+    assert "10.96.0.10" not in inside(made, "ip -4 addr").stdout
+
+
 REFUSED = {
     "a feature gate": ("feature-gates = {NoSuchGate = true}", "apiserver", "unrecognized feature gate: NoSuchGate"),
     "an argument": ('[apiserver]\narguments = ["--no-such=1"]', "apiserver", "unknown flag: --no-such"),

@@ -23,9 +23,10 @@ class Machine:
         (root / "proc/self").mkdir(parents=True)
         self.mounts: list[str] = []
         self.own: list[str] = []
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """What proc shows."""
         (self.root / "proc/self/mountinfo").write_text("".join(f"{each}\n" for each in self.mounts))
         (self.root / "proc/self/cgroup").write_text("".join(f"{each}\n" for each in self.own))
 
@@ -34,7 +35,7 @@ class Machine:
         self.mounts.append(f"30 24 0:26 {within} {folder} rw,nosuid shared:9 - {kind} {kind} {options}")
         listed = "" if kind == "cgroup2" else options.removeprefix("rw,")
         self.own.append(f"{len(self.own)}:{listed}:{own}")
-        self._write()
+        self.write()
 
     def cgroup(self, path: str, controllers: str = "", control: str = "") -> Path:
         """One of version 2."""

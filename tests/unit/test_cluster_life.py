@@ -10,7 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pytest
 from sandkube.cluster import start, stop
 from sandkube.cluster.configured import Configured
 from sandkube.cluster.enter import NO_NAMESPACES
-from sandkube.cluster.place import Place, State, place
+from sandkube.cluster.place import STATE, Place, State, place
 from sandkube.cluster.processes import with_words
 from sandkube.cluster.sandbox import NO_SANDBOX
 from sandkube.cluster.start import NodeFailed
@@ -219,6 +220,46 @@ def test_a_forwarder_that_dies_is_started_again_on_its_port(one: Place) -> None:
         except ConnectionRefusedError:
             continue
     assert state_of(one).alive(), logs.read_text()
+
+
+def test_a_port_that_is_taken_meanwhile_is_another_one_then(one: Place) -> None:
+    """By a connection, say, that came upon it: it is tried again, and is no cluster's end."""
+    boot(one, BOOTS + WAITS)
+    state = state_of(one)
+    forwarder = next(pid for pid in processes(one) if b"port-forward" in Path(f"/proc/{pid}/cmdline").read_bytes())
+    os.kill(state.pid, signal.SIGSTOP)
+    os.kill(forwarder, signal.SIGKILL)
+    wait_end(forwarder)
+    with socket.create_server(("127.0.0.1", state.port)):
+        os.kill(state.pid, signal.SIGCONT)
+        eventually(lambda: state_of(one).port != state.port)
+        port = state_of(one).port
+        socket.create_connection(("127.0.0.1", port)).close()
+    assert one.kubeconfig.read_text() == f"server: https://127.0.0.1:{port}"
+    assert row(one).state == "running"
+
+
+FILLS = f"""\
+state = os.path.dirname(root.removeprefix("--root=")) + "/.{STATE}"
+os.mkdir(state)
+"""
+
+
+def test_a_disk_that_fills_meanwhile_ends_nothing(one: Place) -> None:
+    """A folder in the place of its temporary file keeps the state from being written; it is, when there is room."""
+    before, _, after = BOOTS.partition('say(type="stage", stage="ready"')
+    boot(one, f'{before}{FILLS}say(type="stage", stage="ready"{after}{WAITS}')
+    assert state_of(one).phase == "starting"
+    (one.folder / f".{STATE}").rmdir()
+    eventually(lambda: state_of(one).phase == "running")
+    assert f"{STATE}: Is a directory" in (one.logs / "supervisor.log").read_text()
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)  # what another process does
 
 
 def test_children_die_with_a_killed_supervisor_and_the_rest_is_cleared(one: Place) -> None:

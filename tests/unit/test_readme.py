@@ -381,3 +381,21 @@ def test_no_file_names_a_registry_host() -> None:
 def test_a_named_host_would_be_found() -> None:
     for host in HOSTS:
         assert NAMED.findall(f"https://{host}/x, {host}-x".encode()) == [host.encode()]
+
+
+def test_each_limit_has_a_test_that_is_there() -> None:
+    """In test_limits.py, but where the row names another file, or a folder of Go tests, before it."""
+    page = (ROOT / "README.md").read_text()
+    (table,) = re.findall(r"^## Limits\n.*?^\| --- \| --- \| --- \|\n((?:\|.*\n)+)", page, re.MULTILINE | re.DOTALL)
+    for row in table.splitlines():
+        files = [ROOT / "tests/cluster/test_limits.py"]
+        shown = 0
+        for word in re.findall(r"`([^`]+)`", row):
+            if re.fullmatch(r"test_\w+\.py", word):
+                files = [ROOT / "tests/cluster" / word]
+            elif word.startswith("native/"):
+                files = [*(ROOT / word).glob("*_test.go")]
+            elif re.fullmatch(r"(test_|Test)\w+", word):
+                shown += 1
+                assert any(re.search(rf"^(def|func) {word}\(", each.read_text(), re.MULTILINE) for each in files), word
+        assert shown, row

@@ -39,7 +39,7 @@ var written = []string{
 }
 
 // Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
-func Mounts(plan fixes.Plan, keep bool) error {
+func Mounts(plan fixes.Plan, of cluster.Cluster, keep bool) error {
 	unix.Umask(0o022)
 	for _, each := range fresh {
 		if err := tmpfs(each.path, each.mode); err != nil {
@@ -47,7 +47,7 @@ func Mounts(plan fixes.Plan, keep bool) error {
 		}
 	}
 	if plan.Used(fixes.OverlayRoot) == fixes.Tmpfs {
-		if err := memory(); err != nil {
+		if err := memory(of); err != nil {
 			return err
 		}
 	} else if err := empty(state); err != nil {
@@ -72,15 +72,11 @@ func Mounts(plan fixes.Plan, keep bool) error {
 }
 
 // memory makes state, and what is in it, file systems in memory.
-func memory() error {
+func memory(of cluster.Cluster) error {
 	if err := tmpfs(state, 0o755); err != nil {
 		return err
 	}
-	var machine unix.Sysinfo_t
-	if err := unix.Sysinfo(&machine); err != nil {
-		return err
-	}
-	limit := fmt.Sprintf("size=%d", machine.Totalram*uint64(machine.Unit)/4)
+	limit := fmt.Sprintf("size=%d", of.Usable(fixes.TotalMemory())/4)
 	for _, each := range written {
 		if err := tmpfs(each, 0o700, limit); err != nil {
 			return err

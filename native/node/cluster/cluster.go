@@ -19,7 +19,25 @@ type Cluster struct {
 	DNS         netip.Addr
 	APIPort     uint16
 	KubeletPort uint16
+	Memory      uint64 // bytes that all of it may take of its machine; 0 for no bound
 }
+
+// Around is what a bounded cluster takes of its machine beside what its kernel knows of: gVisor's own, and the supervisor.
+const Around = 160 << 20
+
+// least is what the kubelet leaves free before it ends pods.
+const least = 50 << 20
+
+// Usable is the memory of a machine with so much of it that the cluster may fill.
+func (c Cluster) Usable(total uint64) uint64 {
+	if c.Memory == 0 || c.Memory-Around > total {
+		return total
+	}
+	return c.Memory - Around
+}
+
+// Spare is what is to be left of a machine's memory: the kubelet ends pods when there is less, and promises less to pods.
+func (c Cluster) Spare(total uint64) uint64 { return total - c.Usable(total) + least }
 
 // Default is the cluster of a node that nobody told anything else.
 var Default = Cluster{

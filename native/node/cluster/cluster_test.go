@@ -20,3 +20,17 @@ func TestDefaultIsOfAPiece(t *testing.T) {
 		t.Error(c.Server())
 	}
 }
+
+func TestWhatABoundLeaves(t *testing.T) {
+	const total = 8 << 30
+	for memory, usable := range map[uint64]uint64{0: total, 2 << 30: 2<<30 - Around, 16 << 30: total, 1 << 20: total} {
+		c := Default
+		c.Memory = memory
+		if got := c.Usable(total); got != usable {
+			t.Errorf("%d: usable are %d, not %d", memory, got, usable)
+		}
+		if got := c.Spare(total); got != total-usable+50<<20 {
+			t.Errorf("%d: %d are to be spared", memory, got)
+		}
+	}
+}

@@ -22,9 +22,11 @@ import (
 // Seed is the database that a cluster begins with; package seed makes it.
 const Seed = "/usr/share/sandkube/state.db"
 
-const (
+// How often the datastore is asked, and how long it may take to answer: pods may have taken nearly all of the machine for a
+// while. Tests wait for less.
+var (
 	datastorePeriod   = 10 * time.Second
-	datastorePatience = 5 * time.Minute // pods may have taken nearly all of the machine for a while
+	datastorePatience = 5 * time.Minute
 )
 
 // The write-ahead log is cut to this many bytes when it has been written back; it grows beyond only while that is not

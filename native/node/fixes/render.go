@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 	"text/template"
 
+	"golang.org/x/sys/unix"
+
 	"sandkube/node/cluster"
 )
 
@@ -20,6 +22,7 @@ type Values struct {
 	IgnoreKernelVersion  bool   // containerd sets them on any kernel
 	Runtime              string // the runc that containerd starts
 	LocalStorageAccounts bool   // the kubelet counts and limits ephemeral storage
+	SpareMemory          uint64 // bytes that are to be left of the machine's memory
 }
 
 // The node's three ways to run runc.
@@ -37,6 +40,13 @@ func (p Plan) Runc() string {
 	return PlainRunc
 }
 
+// TotalMemory is the machine's, in bytes, as its kernel tells it.
+func TotalMemory() uint64 {
+	var machine unix.Sysinfo_t
+	_ = unix.Sysinfo(&machine) // which fails for a bad pointer only
+	return machine.Totalram * uint64(machine.Unit)
+}
+
 // Values are those of a plan, for a cluster.
 func (p Plan) Values(of cluster.Cluster) Values {
 	values := Values{
@@ -45,6 +55,7 @@ func (p Plan) Values(of cluster.Cluster) Values {
 		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
 		Runtime:              p.Runc(),
 		LocalStorageAccounts: p.Used(StorageStatistics) != Setting,
+		SpareMemory:          of.Spare(TotalMemory()),
 	}
 	if p.Used(CgroupNamespace) == Wrapper {
 		values.Runtime = WrappedRunc

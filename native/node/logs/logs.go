@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"os"
 	"regexp"
 	"runtime"
 	"runtime/pprof"
@@ -44,8 +45,11 @@ type wrong struct{ goroutine, line, text string }
 // Watch has each line passed to f as well, by the goroutine that logs it. To be called before the first line.
 func (s *Sink) Watch(f func(component, text string)) { s.watch = f }
 
-// New returns a Sink that writes to out.
+// New returns a Sink that writes to out; a file's reader may stand still.
 func New(out io.Writer) *Sink {
+	if file, ok := out.(*os.File); ok {
+		out = newPatient(file)
+	}
 	return &Sink{out: out, tails: map[string][]string{}, wrong: map[string][]wrong{}}
 }
 

@@ -26,6 +26,7 @@ type Settings struct {
 	Disable           []string        `json:"disable"`
 	Cluster           Cluster         `json:"cluster"`
 	Node              Node            `json:"node"`
+	Sandbox           Sandbox         `json:"sandbox"`
 	APIServer         APIServer       `json:"apiserver"`
 	ControllerManager Component       `json:"controller-manager"`
 	Scheduler         Component       `json:"scheduler"`
@@ -48,6 +49,13 @@ type Cluster struct {
 type Node struct {
 	Name   string            `json:"name"`
 	Labels map[string]string `json:"labels"`
+}
+
+// Sandbox is what all of the cluster may take of the machine that it is on: bytes of memory, and processes, 0 for no bound.
+// The host sees to that; the node keeps below it.
+type Sandbox struct {
+	Memory uint64 `json:"memory"`
+	PIDs   int    `json:"pids"`
 }
 
 // Component has arguments of a program, each "--name=value".
@@ -143,6 +151,7 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 	if s.Cluster.APIPort != 0 {
 		one.APIPort = s.Cluster.APIPort
 	}
+	one.Memory = s.Sandbox.Memory
 	if s.Node.Name != "" {
 		one.NodeName = s.Node.Name
 	}
