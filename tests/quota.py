@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -45,8 +46,7 @@ def _above() -> tuple[Path, bool]:
 def quota(cores: float) -> Iterator[Quota]:
     """Such a cgroup, removed at the end: its processes have ended then. Raises UserError."""
     above, second = _above()
-    folder = above / f"sandkube-quota-{os.getpid()}"
-    folder.mkdir()
+    folder = Path(tempfile.mkdtemp(prefix="sandkube-quota-", dir=above))
     try:
         time = str(int(cores * PERIOD))
         if second:

@@ -43,4 +43,4 @@ def test_a_quarter_of_a_core(bound: Quota, mine: Place) -> None:  # noqa: F811
     state = mine.running()
     assert state is not None
     assert str(state.pid) in (bound.folder / "cgroup.procs").read_text().split()
-    assert bound.waits() > 10
+    assert bound.waits() > 0

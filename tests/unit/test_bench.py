@@ -10,12 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.table import Table
 
 from bench import aims
 from bench.__main__ import asked
 from bench.aims import Aim, part
 from bench.boots import slow
 from bench.built import product
+from bench.compared import Measured, told
 from bench.figures import FIGURES, faults, grows
 from bench.subjects import spent
 from sandkube.errors import UserError
@@ -148,6 +150,18 @@ def test_stages_are_in_the_order_of_their_medians() -> None:
         ("c", "3.00 s", "3.00 s", "3.00 s"),
         ("b", "2.00 s", "3.50 s", "4.00 s"),
     ]
+
+
+def test_all_that_was_measured_is_told() -> None:
+    """A table of stages for each that booted, the figures, and why some were not measured."""
+    measured = Measured()
+    measured.boots["ours"] += [{"apiserver": 1.0, "whole": 2.0}, {"apiserver": 1.2, "whole": 2.2}]
+    measured.boots["bare"] += [{"datastore": 0.5, "whole": 1.0}]
+    measured.notes.append("under 0.25 core: no cgroup")
+    tables = [each for each in told(measured) if isinstance(each, Table)]
+    assert [each.row_count for each in tables] == [2, 2, len(aims.AIMS)]
+    assert [each.columns[0].header for each in tables] == ["STAGES OF OURS", "STAGES OF BARE", "FIGURE"]
+    assert [*told(measured)][-1] == "under 0.25 core: no cgroup"
 
 
 def test_what_is_not_built_is_named(tmp_path: Path) -> None:
