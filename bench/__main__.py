@@ -1,4 +1,4 @@
-"""`./do bench [boots | cache | datastore | elsewhere | linux | matrix | patch | soak]`: what the README says, measured.
+"""`./do bench [boots | cache | datastore | elsewhere | figures | linux | matrix | patch | soak]`: measured times.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import boots as many_boots
-from bench import caches, datastore, elsewhere, matrix, native, patched, soak
+from bench import built, caches, compared, datastore, elsewhere, matrix, native, patched, soak
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
-from sandkube.cluster.programs import Programs
+from sandkube.cluster.sandbox import DEFAULT
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
 
@@ -104,16 +104,12 @@ WAYS = {
 
 def intercepted_boots(table: Table) -> None:
     """What the interceptor costs a boot: from the node's start to its being Ready; the ways take turns."""
-    result = ROOT / "outputs/result"
-    runsc, bundle, kubectl = (
-        (result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")
-    )
     one = place(ROOT / "outputs", "bench-intercepted")
     found: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(5):
         for way, words in WAYS.items():
             try:
-                events = list(start.start(one, Programs(runsc, bundle, kubectl, arguments=words)))
+                events = list(start.start(one, built.programs(DEFAULT, *words)))
             finally:
                 stop.stop(one)
             found[way].append(next(each["seconds"] for each in events if each.get("stage") == "ready"))
@@ -128,13 +124,12 @@ CALLS = 100_000
 
 def calls(table: Table) -> None:
     """What the interceptor costs a call of open(2) and close(2) that no rule names."""
-    result = ROOT / "outputs/result"
-    interceptor = [str(result / "interceptor/bin/interceptor")]
+    interceptor = [str(built.product("interceptor/bin/interceptor"))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "plain").write_text("plain\n")
         (folder / "rules").write_text("/proc/sys/kernel/ /nowhere/\n")
-        program = [str(result / "test-target/bin/target"), "bench", name, str(CALLS)]
+        program = [str(built.product("test-target/bin/target")), "bench", name, str(CALLS)]
         ways = {
             "none": program,
             "stops at paths": [*interceptor, "--rules", str(folder / "rules"), "--", *program],
@@ -172,23 +167,19 @@ def shown(*measurements: Callable[[Table], None]) -> None:
     Console(width=130).print(table)
 
 
-def pods(table: Table) -> None:
-    """What gVisor costs."""
-    native.pods(table, ROOT)
-
-
-NAMED: Mapping[str, Callable[[], object]] = {
+NAMED: Mapping[str, Callable[..., object]] = {
     "cache": caches.main,
     "datastore": datastore.main,
     "elsewhere": elsewhere.main,
-    "linux": functools.partial(shown, pods),
+    "figures": compared.main,
+    "linux": functools.partial(shown, native.pods),
     "matrix": matrix.main,
     "patch": patched.main,
 }
 
 
 def _soak(seconds: int = soak.SECONDS, seed: int = 0) -> list[str]:
-    with many_boots.cluster("bench-soak") as kubectl:
+    with built.cluster("bench-soak") as kubectl:
         return soak.run(kubectl, seconds, seed or time.time_ns() % 2**31)[0]
 
 
@@ -196,17 +187,20 @@ def _boots(count: int = many_boots.COUNT) -> list[str]:
     return many_boots.run(count)
 
 
-JUDGED: Mapping[str, tuple[tuple[str, ...], Callable[..., list[str]]]] = {
-    "boots": (("COUNT",), _boots),
-    "soak": (("SECONDS", "SEED"), _soak),
+JUDGED: Mapping[str, Callable[..., list[str]]] = {"boots": _boots, "soak": _soak}
+"""Measurements that say what is wrong, and fail for it."""
+NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "boots": ("COUNT",),
+    "figures": ("ROUNDS", "CHURN"),
+    "soak": ("SECONDS", "SEED"),
 }
-"""Measurements that say what is wrong, and fail for it; and the whole numbers that they take."""
+"""The whole numbers that measurements take."""
 
 
 def asked(words: Sequence[str]) -> tuple[str, list[int]]:
     """The measurement that is asked for, "" for the usual ones, and its numbers. Raises UserError."""
     name, *rest = words or [""]
-    wanted = JUDGED[name][0] if name in JUDGED else ()
+    wanted = NUMBERS.get(name, ())
     if name and name not in (*NAMED, *JUDGED):
         names = ", ".join(sorted((*NAMED, *JUDGED)))
         raise UserError(f"bench: there is no measurement {name!r}", hint=f"there are: {names}")
@@ -218,25 +212,27 @@ def asked(words: Sequence[str]) -> tuple[str, list[int]]:
     return name, [int(word) for word in rest]
 
 
-def main(words: Sequence[str]) -> int:
-    """Measure and print; some measurements are asked for by name."""
-    try:
-        name, numbers = asked(words)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if name in NAMED:
-        NAMED[name]()
-        return 0
-    if name in JUDGED:
-        wrong = JUDGED[name][1](*numbers)
-        print("\n".join(wrong or ["nothing is wrong"]))
-        return 1 if wrong else 0
-    shown(launcher, calls, intercepted_boots, boots, memory, pods)
+def usual() -> None:
+    """What is measured when nothing is asked for by name."""
+    shown(launcher, calls, intercepted_boots, boots, memory, native.pods)
     print(
         "Memory: proportional set size of all processes of the cluster on this machine, without shared memory, "
         "plus the allocated size of their memory files."
     )
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure and print; some measurements are asked for by name."""
+    try:
+        name, numbers = asked(words)
+        if name in JUDGED:
+            wrong = JUDGED[name](*numbers)
+            print("\n".join(wrong or ["nothing is wrong"]))
+            return 1 if wrong else 0
+        NAMED.get(name, usual)(*numbers)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 

@@ -4,33 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-from sandkube.cluster import start, stop
-from sandkube.cluster.place import place
+from bench.built import cluster
 from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.programs import Programs
-from tests.clones import ROOT
 
 COUNT = 50
-
-
-@contextmanager
-def cluster(name: str) -> Iterator[Kubectl]:
-    """A booted cluster of what is built, for as long as the block runs."""
-    result = ROOT / "outputs/result"
-    runsc, bundle, kubectl = (
-        (result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")
-    )
-    one = place(ROOT / "outputs", name)
-    try:
-        with one.lock():
-            list(start.start(one, Programs(runsc, bundle, kubectl)))
-        yield Kubectl(kubectl, one)
-    finally:
-        if one.folder.exists():
-            stop.stop(one)
 
 
 def lacks(kubectl: Kubectl) -> list[str]:

@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 
 from rich.console import Console
 from rich.table import Table
 
-from sandkube.cluster import start, stop
-from sandkube.cluster.place import place
-from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.programs import Programs
+from bench.built import cluster
 from tests.api import Api
-from tests.clones import ROOT
 
+SETTLING = 20.0  # seconds after a boot, which are controllers' starts
 MANY = 300  # namespaces
 MAPS = "/api/v1/namespaces/default/configmaps"
 LISTED = "/api/v1/namespaces/default/podtemplates"
-
-
-@contextmanager
-def _cluster() -> Iterator[Api]:
-    result = ROOT / "outputs/result"
-    runsc, bundle, kubectl = (
-        (result / each).resolve() for each in ("gvisor/bin/runsc", "bundle", "kubectl/bin/kubectl")
-    )
-    one = place(ROOT / "outputs", "bench-datastore")
-    try:
-        list(start.start(one, Programs(runsc, bundle, kubectl)))
-        time.sleep(20)  # the first seconds after a boot are controllers' starts
-        with closing(Api(Kubectl(kubectl, one))) as api:
-            yield api
-    finally:
-        stop.stop(one)
 
 
 def _seconds(work: Callable[[], object]) -> float:
@@ -88,7 +69,8 @@ def _namespaces(api: Api, names: list[str]) -> float:
 def main() -> None:
     """Measure and print."""
     table = Table("WHAT", "BEST", "MEDIAN", "", box=None)
-    with _cluster() as api:
+    with cluster("bench-datastore") as kubectl, closing(Api(kubectl)) as api:
+        time.sleep(SETTLING)
         _lists(api, table)
         _row(table, "delete an empty namespace", [_namespaces(api, [f"bench-{at}"]) for at in range(5)], "aim: 1 s")
         many = _namespaces(api, [f"bench-{at}" for at in range(MANY)])

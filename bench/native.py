@@ -7,14 +7,12 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 from rich.table import Table
 
-from sandkube.cluster import linux, start, stop
-from sandkube.cluster.place import Place, place
+from bench.built import cluster, programs
+from sandkube.cluster import linux
 from sandkube.cluster.pod import NAME, POD, Kubectl, apply
-from sandkube.cluster.programs import chosen
 from sandkube.errors import UserError
 
 KINDS = ("modern", "linux")
@@ -28,11 +26,6 @@ def missing() -> str:
     except UserError as error:
         return error.message
     return ""
-
-
-def _gone(one: Place) -> None:
-    if one.folder.exists():
-        stop.stop(one)
 
 
 def _pod(kubectl: Kubectl, name: str) -> None:
@@ -57,7 +50,7 @@ STEPS: dict[str, Callable[[Kubectl, str], None]] = {
 }
 
 
-def pods(table: Table, root: Path) -> None:
+def pods(table: Table) -> None:
     """Later pods, exec and delete in both, which take turns."""
     if why := missing():
         table.add_row("what gVisor costs", "", "", why)
@@ -66,12 +59,7 @@ def pods(table: Table, root: Path) -> None:
     with ExitStack() as stack:
         clusters: dict[str, Kubectl] = {}
         for kind in KINDS:
-            made = chosen(kind, lambda name: (root / "outputs/result" / name).resolve(), ())
-            one = place(root / "outputs", f"bench-{kind}")
-            stack.callback(_gone, one)
-            with one.lock():
-                list(start.start(one, made))
-            clusters[kind] = Kubectl(made.kubectl, one)
+            clusters[kind] = stack.enter_context(cluster(f"bench-{kind}", programs(kind)))
             apply(clusters[kind], fresh=True)
         for number in range(PODS):
             for step, work in STEPS.items():

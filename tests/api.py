@@ -7,18 +7,25 @@ import http.client
 import json
 import ssl
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from sandkube.cluster.pod import Kubectl
+
+class Said(Protocol):
+    """What a command said."""
+
+    @property
+    def stdout(self) -> bytes:
+        """On its standard output."""
 
 
 class Api:
-    """A client with the certificate of a kubeconfig; not for several threads."""
+    """A client with the certificate of a kubeconfig; not for several threads. `kubectl` is a Kubectl, or like one."""
 
-    def __init__(self, kubectl: Kubectl) -> None:
-        view = json.loads(kubectl("config", "view", "--raw", "--output=json").stdout)
+    def __init__(self, kubectl: Callable[..., Said]) -> None:
+        view = json.loads(kubectl("config", "view", "--raw", "--flatten", "--output=json").stdout)
         cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
         address = urlsplit(cluster["server"])
         assert address.hostname
@@ -42,8 +49,15 @@ class Api:
         assert 200 <= answer.status < 300, f"{method} {path}: {answer.status} {said.decode()}"
         return json.loads(said)
 
+    def watch(self, path: str) -> Iterator[Any]:
+        """The events of a watch, whose query is in the path, until `close`."""
+        self._connection.request("GET", path)
+        answer = self._connection.getresponse()
+        assert answer.status == 200, f"GET {path}: {answer.status} {answer.read().decode()}"
+        return map(json.loads, answer)
+
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; the next request makes another."""
         self._connection.close()
 
     def get_status(self, path: str) -> int:

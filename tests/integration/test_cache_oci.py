@@ -24,7 +24,8 @@ from sandkube.build.cache.settings import settings
 from sandkube.build.cache.tokens import Tokens
 from sandkube.build.cache.web import Answer, Web
 from sandkube.errors import UserError
-from tests.registries import PASSWORD, USER, Registry, certificates, handler, registry
+from tests.certificates import certificates
+from tests.registries import PASSWORD, USER, Registry, handler, registry
 from tests.servers import file_server, only_loopback, running
 
 KEY = "ab" * 32

@@ -29,8 +29,9 @@ from sandkube.build.lock import File, Pin
 from sandkube.build.places import Places
 from sandkube.build.sources import Source, blobs, deb
 from sandkube.digest import sha256_bytes
+from tests.certificates import Certificates, certificates
 from tests.clones import Clone
-from tests.registries import PASSWORD, USER, Certificates, certificates
+from tests.registries import PASSWORD, USER
 from tests.servers import Served, Silent, Status, file_server, running, zip_of
 from tests.small import RECIPES, ROOT, Said, Small, small
 

@@ -24,8 +24,8 @@ from sandkube.build.remote.worker import Remote
 from sandkube.errors import RunRefused
 from sandkube.nar import nar_hash
 from tests import engines
+from tests.certificates import certificates
 from tests.clones import Clone, passed_on
-from tests.registries import certificates
 from tests.small import ROOT, Small, small
 
 RECIPES = {name: (ROOT / f"recipes/{name}.toml").read_text() for name in ("busybox", "bubblewrap", "image-test")}
