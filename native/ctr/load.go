@@ -87,8 +87,11 @@ func load(ctx context.Context, node *node, _ string) (err error) {
 			return err
 		}
 	}
+	if err := node.await(ctx, made); err != nil {
+		return err
+	}
 	say(map[string]any{"loaded": made})
-	return node.await(ctx, made)
+	return nil
 }
 
 // lease makes one for what comes; its end removes what nothing else keeps by then.
