@@ -28,7 +28,7 @@ func list(ctx context.Context, node *node, _ string) error {
 	found := []listed{}
 	for _, each := range answer.Images {
 		names, digests := append([]string{}, each.RepoTags...), append([]string{}, each.RepoDigests...)
-		found = append(found, listed{each.Id, names, digests, each.Size, each.Pinned})
+		found = append(found, listed{each.Id, names, digests, each.Size_, each.Pinned})
 	}
 	say(map[string]any{"images": found})
 	return nil
