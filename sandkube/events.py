@@ -153,6 +153,15 @@ class PodRunning:
     kubectl: str
 
 
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """Bytes of images that went into a cluster so far, of `size`."""
+
+    cluster: str
+    sent: int
+    size: int
+
+
 Event = (
     Said
     | Noted
@@ -168,6 +177,7 @@ Event = (
     | Booting
     | StageReached
     | PodRunning
+    | Sending
 )
 
 
@@ -220,6 +230,8 @@ def line(event: Event, seconds: float) -> str | None:
             return f"  {took:5.2f}s  {stage:<20}{inside:.2f}s in the sandbox"
         case PodRunning(_, took):
             return f"  {took:5.2f}s  pod Running\n"
+        case Sending(cluster, sent, size):
+            return f"[{seconds:6.1f}s] cluster {cluster}: {sent / 1e6:.1f} of {size / 1e6:.1f} MB sent"
     return None
 
 

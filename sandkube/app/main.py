@@ -13,9 +13,12 @@ from sandkube.app.delete_cluster import DeleteCluster
 from sandkube.app.doctor import Doctor
 from sandkube.app.guard import guarded
 from sandkube.app.home import Home
+from sandkube.app.images import Images
 from sandkube.app.installed import Installed
 from sandkube.app.kubectl import KubectlCommand
+from sandkube.app.load_image import LoadImage
 from sandkube.app.logs import Logs
+from sandkube.app.remove_image import RemoveImage
 from sandkube.app.run_cluster import RunCluster
 from sandkube.app.shell_cluster import ShellCluster
 from sandkube.app.signals import release_signals
@@ -26,7 +29,10 @@ from sandkube.errors import UserError
 
 VERBS: Mapping[str, type[Verb]] = {
     each.name: each
-    for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, DeleteCluster, Doctor, Completion)
+    for each in (
+        *(RunCluster, Status, Logs, ShellCluster, KubectlCommand, LoadImage, Images, RemoveImage, StopCluster),
+        *(DeleteCluster, Doctor, Completion),
+    )
 }
 
 

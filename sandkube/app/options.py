@@ -60,6 +60,7 @@ def tell_as_asked(params: Any) -> None:
 
 
 NAME = option("name", "default", "the cluster's name", values=CLUSTERS)
+ALL = option("all", False, "every cluster that runs")
 NO_FIXES: list[str] = []
 FIX = option(
     *("fix", NO_FIXES, "override what the node does about its sandbox: on, off, auto or a means; repeatable"),

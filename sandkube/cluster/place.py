@@ -178,6 +178,17 @@ def all_places(outputs: Path) -> list[Place]:
     return [Place(path) for path in sorted(folder.iterdir()) if path.is_dir() and _NAME.fullmatch(path.name)]
 
 
+def running_places(outputs: Path, name: str, *, every: bool) -> list[Place]:
+    """The named cluster, or `every` one that runs. Raises UserError where none does."""
+    if not every:
+        needs_running(one := place(outputs, name))
+        return [one]
+    found = [each for each in all_places(outputs) if each.running()]
+    if not found:
+        raise UserError("no cluster runs", hint="./do run-cluster starts one")
+    return found
+
+
 def needs_running(one: Place) -> State:
     """The state of a running cluster. Raises UserError with what to do."""
     if one.folder.exists():

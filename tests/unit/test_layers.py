@@ -16,6 +16,8 @@ FLOORS = (
     {"decode", "documents", "shapes"},
     {"attempts", "later", "machine"},
     {"tree", "archive", "pack", "plain_tar"},
+    {"image_files"},
+    {"images"},
     {"nar", "restore"},
     {"cluster"},
     {"build.code", "build.explain"},
@@ -39,6 +41,7 @@ FLOORS = (
     {
         *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl"),
         *("app.stop_cluster", "app.delete_cluster"),
+        *("app.load_image", "app.images", "app.remove_image"),
         *("app.doctor", "app.completion"),
     },
     {"app.installed"},
@@ -60,9 +63,9 @@ STRANGERS = ({"build", "cluster"}, {"build", "app"})
 OWNERS = {
     "doit": {"cli", "__main__"},
     "subprocess": {"run", "cluster"},
-    "tarfile": {"archive", "pack", "plain_tar"},
+    "tarfile": {"archive", "pack", "plain_tar", "image_files", "images"},
     "zipfile": {"archive", "pack", "build.sources.go_zip"},
-    "gzip": {"archive", "pack"},
+    "gzip": {"archive", "pack", "image_files"},
     "zstandard": {"archive", "build.cache"},
     "pyfastcdc": {"build.cache"},
     "cryptography": {"build.cache"},
