@@ -11,10 +11,13 @@ from sandkube import events, log
 from sandkube.app.completion import Completion
 from sandkube.app.delete_cluster import DeleteCluster
 from sandkube.app.doctor import Doctor
+from sandkube.app.expose import Expose
 from sandkube.app.guard import guarded
 from sandkube.app.home import Home
 from sandkube.app.installed import Installed
+from sandkube.app.kubeconfig import KubeconfigVerb
 from sandkube.app.kubectl import KubectlCommand
+from sandkube.app.list_clusters import ListClusters
 from sandkube.app.logs import Logs
 from sandkube.app.run_cluster import RunCluster
 from sandkube.app.shell_cluster import ShellCluster
@@ -26,7 +29,10 @@ from sandkube.errors import UserError
 
 VERBS: Mapping[str, type[Verb]] = {
     each.name: each
-    for each in (RunCluster, Status, Logs, ShellCluster, KubectlCommand, StopCluster, DeleteCluster, Doctor, Completion)
+    for each in (
+        *(RunCluster, Status, ListClusters, Logs, ShellCluster, KubectlCommand, KubeconfigVerb, Expose),
+        *(StopCluster, DeleteCluster, Doctor, Completion),
+    )
 }
 
 

@@ -23,7 +23,10 @@ from sandkube.errors import UserError
 
 GROUPS: Mapping[str, Sequence[str]] = {
     "Build": ("build", "list", "info", "shell", "lock", "cache", "key", "export", "import", "vendor", "export-node"),
-    "Clusters": ("run-cluster", "status", "logs", "shell-cluster", "kubectl", "stop-cluster", "delete-cluster"),
+    "Clusters": (
+        *("run-cluster", "status", "list-clusters", "logs", "shell-cluster", "kubectl", "kubeconfig", "expose"),
+        *("stop-cluster", "delete-cluster"),
+    ),
     "This machine": ("doctor", "completion"),
     "Work on Sandkube": ("ci", "test", "test-fast", "bench", "golden"),
 }

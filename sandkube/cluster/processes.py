@@ -107,6 +107,26 @@ def signal_descendant(pid: int, number: signal.Signals) -> None:
             signal.pidfd_send_signal(process, number)
 
 
+def kill_descendants() -> None:
+    """Kill every process that came from this one; orphans are its children (PR_SET_CHILD_SUBREAPER).
+
+    Also what those start in the meantime.
+    """
+    seen = {os.getpid()}
+    while found := [pid for pid in tree_of(os.getpid()) if pid not in seen]:
+        for pid in found:
+            signal_descendant(pid, signal.SIGKILL)
+        seen.update(found)
+
+
+def end_descendants() -> None:
+    """Kill and wait for every process that came from this one."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            kill_descendants()
+            os.waitpid(-1, 0)
+
+
 def end(process: int, number: signal.Signals, seconds: float) -> bool:
     """Signal the process behind a pidfd and wait for its end; whether it ended. Raises PermissionError for another's.
 

@@ -38,7 +38,7 @@ FLOORS = (
     {"app.verb"},
     {
         *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl"),
-        *("app.stop_cluster", "app.delete_cluster"),
+        *("app.stop_cluster", "app.delete_cluster", "app.kubeconfig", "app.expose", "app.list_clusters"),
         *("app.doctor", "app.completion"),
     },
     {"app.installed"},
