@@ -103,7 +103,7 @@ class _Files:
         self._program = program
 
     def _view(self, file: Path, form: str) -> bytes:
-        words = [self._program, "config", "view", "--raw", f"--kubeconfig={file}", f"--output={form}"]
+        words = [str(self._program), "config", "view", "--raw", f"--kubeconfig={file}", f"--output={form}"]
         said = self._place.folder / ".kubeconfig.said"
         try:
             with said.open("w+b") as errors:

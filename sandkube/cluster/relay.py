@@ -77,7 +77,7 @@ class Relay:
                     stack.callback(ours.close)
                     self._process = await asyncio.create_subprocess_exec(
                         *self._argv(),
-                        stdin=theirs,
+                        stdin=theirs.fileno(),
                         stdout=asyncio.subprocess.DEVNULL,
                         env=base_environment(Path("/root")),
                         cwd="/",
