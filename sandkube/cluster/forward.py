@@ -58,7 +58,9 @@ class Forwarder:
         if network == TCP:
             self._keep(self._accept(listener, to))
         else:
-            await asyncio.get_running_loop().create_datagram_endpoint(lambda: _Flows(self._relay, to), sock=listener)
+            await asyncio.get_running_loop().create_datagram_endpoint(
+                lambda: _Flows(self._relay, listener, to), sock=listener
+            )
 
     def _keep(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -137,15 +139,13 @@ class _Flow:
 class _Flows(asyncio.DatagramProtocol):
     """The clients of one port, the one that was silent longest first."""
 
-    def __init__(self, relay: Relay, to: str) -> None:
+    def __init__(self, relay: Relay, listener: socket.socket, to: str) -> None:
         self._relay = relay
+        self._listener = listener
         self._to = to
         self._flows: dict[Any, _Flow] = {}
         self._joining: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport: Any = transport
 
     def connection_lost(self, _error: Exception | None) -> None:
         for client in [*self._flows]:
@@ -193,7 +193,8 @@ class _Flows(asyncio.DatagramProtocol):
             data = b""
         if data:
             self._flows[client].used = time.monotonic()
-            self._transport.sendto(data[1:], client)
+            with contextlib.suppress(OSError):  # asyncio's own way leaves packets out that are empty
+                self._listener.sendto(data[1:], client)
         else:
             self._end(client)
 

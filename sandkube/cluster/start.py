@@ -86,11 +86,13 @@ def _former_port(place: Place) -> int:
 
 def _prepare(place: Place, programs: Programs, publish: Sequence[Publication], *, keep: bool) -> None:
     """A folder for a new cluster; what an earlier one left is cleared away, but for data that stay."""
+    ports.check(publish or (ports.wanted_of(place) if place.kept else ()))
     if place.folder.exists():
         place.check_owner()
         stop.clear(place)
     place.folder.mkdir(mode=0o700, exist_ok=True)
-    ports.write_wanted(place, publish)
+    if publish:
+        ports.write_wanted(place, publish)
     if keep:
         place.data.mkdir(mode=0o700, exist_ok=True)
     place.runsc.mkdir(mode=0o700)
@@ -219,8 +221,6 @@ def start(
     _check_memory()
     _check_port(port)
     port, first = port or _former_port(place), not place.kept
-    publish = publish or (ports.wanted_of(place) if place.kept else ())
-    ports.check(publish)
     _prepare(place, programs, publish, keep=keep)
     process, reader = _spawn(place, port)
     progress = Progress(left_out=programs.configured.disabled)

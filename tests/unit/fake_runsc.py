@@ -27,7 +27,7 @@ elif words[0] == "exec":
     control = socket.socket(fileno=0)
     def copy(source, target, change, stream):
         try:
-            while data := source.recv(1 << 17):
+            while (data := source.recv(1 << 17)) or source.family == socket.AF_INET and not stream:
                 target.send(change(data)) if not stream else target.sendall(data)
             target.shutdown(socket.SHUT_WR)
         except OSError:

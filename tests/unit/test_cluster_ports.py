@@ -53,6 +53,8 @@ def answering(kind: socket.SocketKind) -> Iterator[int]:
         with contextlib.suppress(OSError):
             while True:
                 data, client = server.recvfrom(1 << 16)
+                if client is None:  # it was shut down
+                    return
                 server.sendto(data[::-1], client)
 
     def connections() -> None:
@@ -76,10 +78,15 @@ def answering(kind: socket.SocketKind) -> Iterator[int]:
     server.close()
 
 
+def say(client: socket.socket, data: bytes) -> None:
+    client.sendall(data)
+    client.shutdown(socket.SHUT_WR)
+
+
 def asked(port: int, data: bytes) -> bytes:
     """The answer at a port, once all was said."""
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-        threading.Thread(target=lambda: (client.sendall(data), client.shutdown(socket.SHUT_WR)), daemon=True).start()
+        threading.Thread(target=say, args=(client, data), daemon=True).start()
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
 
