@@ -17,7 +17,7 @@ from sandkube.errors import UserError
 TCP, UDP = "tcp", "udp"
 _BLOCK = 1 << 18
 _PAUSE = 0.2  # seconds before another try to accept, where descriptors are short: nothing tells of their end
-_MOST = 4096  # connections; and no more than an eighth of the descriptors that this process may have, two each
+_MOST = 4096  # connections; and no more than half of the descriptors that this process may have, two each
 _FLOWS = 512  # clients of a port for packets; then the one that was silent longest makes way
 _IDLE = 60.0  # seconds without a packet, as in the node (native/node/services/flows.go)
 _WAITING = 16  # packets of a client before its flow is there
@@ -51,7 +51,7 @@ class Forwarder:
         self._relay = relay
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = 0
-        self._most = min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 8)
+        self._most = min(_MOST, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4)
 
     async def serve(self, listener: socket.socket, network: str, to: str) -> None:
         """Have a socket lead to an address from now on. What cannot be passed on is refused, or lost."""

@@ -143,6 +143,11 @@ configuration = {started = 2020-01-01}
             "cluster.services",
             "10.96.0.0/16 and the pods' 10.96.1.0/24 have addresses in common",
         ),
+        (
+            '[cluster]\nservices = "10.97.0.0/20"',
+            "cluster.load-balancers",
+            "10.97.0.0/24 and the Services' 10.97.0.0/20 have addresses in common",
+        ),
         ('[cluster]\nservices = "10.9.0.0/30"', "cluster.services", "has fewer than 16 addresses"),
         (
             '[cluster]\npods = "127.1.0.0/24"',
