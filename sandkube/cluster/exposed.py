@@ -111,4 +111,4 @@ async def _forward(relay: Relay, listener: socket.socket, network: str, to: str,
         return await ended
     finally:
         loop.remove_reader(supervisor)
-        relay.close()
+        await relay.end()

@@ -18,6 +18,7 @@ from sandkube.run import base_environment
 
 COMMAND = ("/usr/bin/sandkube-node", "relay")
 _JOINED = b"\x01"
+_GRACE = 5.0  # seconds
 _TRIES = 2
 """A relay that has ended is started again, once a stream."""
 
@@ -92,6 +93,16 @@ class Relay:
         if self._control is not None:
             self._control.close()
             self._control = None
+
+    async def end(self) -> None:
+        """Close, and wait for the process; one that does not end is killed."""
+        self.close()
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), _GRACE)
+            except asyncio.TimeoutError:
+                self._process.kill()
+                await self._process.wait()
 
 
 async def _send(control: socket.socket, request: bytes, theirs: socket.socket) -> None:
