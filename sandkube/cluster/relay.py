@@ -100,7 +100,7 @@ class Relay:
         if self._process is not None:
             try:
                 await asyncio.wait_for(self._process.wait(), _GRACE)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
 
