@@ -69,13 +69,14 @@ func (p *pool) taken(service *v1.Service) (map[netip.Addr]string, error) {
 	}
 	given, taken := map[string]netip.Addr{}, map[netip.Addr]string{}
 	for _, each := range all {
-		if address, found := p.given[key(each)]; found {
+		address, found := p.given[key(each)]
+		if found {
 			given[key(each)] = address
+		} else {
+			address = p.inStatus(each)
 		}
-		for _, address := range []netip.Addr{given[key(each)], p.inStatus(each)} {
-			if key(each) != key(service) && address.IsValid() {
-				taken[address] = key(each)
-			}
+		if key(each) != key(service) && address.IsValid() {
+			taken[address] = key(each)
 		}
 	}
 	p.given = given // without what belonged to Services that went without a word, as by a finalizer that somebody took away
