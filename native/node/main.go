@@ -7,6 +7,7 @@
 //	sandkube-node api-port SETTINGS                print the API's port; native/starter starts it
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
 //	sandkube-node traffic                          serve what pods send; started by the first form, or by the next
+//	sandkube-node relay                            join streams of the host with addresses; sandkube/cluster/relay.py starts it
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -27,6 +28,7 @@ import (
 	"sandkube/node/boot"
 	"sandkube/node/fixes"
 	"sandkube/node/logs"
+	"sandkube/node/relay"
 	"sandkube/node/seed"
 	"sandkube/node/traffic"
 )
@@ -101,6 +103,11 @@ func main() {
 		err := traffic.Run(context.Background(), os.Stdin, os.Stdout, sink)
 		fmt.Fprintln(sink.Component(traffic.Role), "it ended:", err)
 		os.Exit(1)
+	case relay.Role:
+		if err := relay.Run(context.Background(), os.Stdin); err != nil {
+			fmt.Fprintln(os.Stderr, "sandkube-node relay:", err)
+			os.Exit(1)
+		}
 	case interceptedRole:
 		runIntercepted(options)
 	default:

@@ -13,9 +13,11 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
+	"sandkube/node/loadbalancer"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
 	"sandkube/node/services"
+	"sandkube/node/settings"
 	"sandkube/node/traffic"
 	"sandkube/node/units"
 )
@@ -90,6 +92,7 @@ func (c *control) units() []units.Unit {
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
 		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
 		{Name: "controllers", Owner: "controller-manager", Needs: running, Deadline: slow, Run: c.manage, Ready: c.controllers},
+		{Name: settings.LoadBalancer, Needs: []string{"ready"}, Silent: true, Run: c.balance},
 		{Name: traffic.Role, Needs: api, Silent: true, Run: c.traffic, Again: true},
 		{Name: traffic.Services, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.Services)},
 		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
@@ -212,6 +215,11 @@ func (c *control) manage(ctx context.Context, _ func()) error {
 
 func (c *control) controllers(ctx context.Context) error {
 	return components.ControllersRun(ctx, c.client(pki.Admin), c.earlier)
+}
+
+// balance gives Services addresses of load balancers.
+func (c *control) balance(ctx context.Context, _ func()) error {
+	return loadbalancer.Run(ctx, c.client(pki.LoadBalancer), c.cluster.LoadBalancers)
 }
 
 // traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.

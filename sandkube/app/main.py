@@ -11,11 +11,14 @@ from sandkube import events, log
 from sandkube.app.completion import Completion
 from sandkube.app.delete_cluster import DeleteCluster
 from sandkube.app.doctor import Doctor
+from sandkube.app.expose import Expose
 from sandkube.app.guard import guarded
 from sandkube.app.home import Home
 from sandkube.app.images import Images
 from sandkube.app.installed import Installed
+from sandkube.app.kubeconfig import KubeconfigVerb
 from sandkube.app.kubectl import KubectlCommand
+from sandkube.app.list_clusters import ListClusters
 from sandkube.app.load_image import LoadImage
 from sandkube.app.logs import Logs
 from sandkube.app.remove_image import RemoveImage
@@ -30,8 +33,8 @@ from sandkube.errors import UserError
 VERBS: Mapping[str, type[Verb]] = {
     each.name: each
     for each in (
-        *(RunCluster, Status, Logs, ShellCluster, KubectlCommand, LoadImage, Images, RemoveImage, StopCluster),
-        *(DeleteCluster, Doctor, Completion),
+        *(RunCluster, Status, ListClusters, Logs, ShellCluster, KubectlCommand, KubeconfigVerb, Expose),
+        *(LoadImage, Images, RemoveImage, StopCluster, DeleteCluster, Doctor, Completion),
     )
 }
 

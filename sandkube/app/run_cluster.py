@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ from sandkube.app.home import Home
 from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
-from sandkube.cluster import in_place, linux, programs, start
+from sandkube.cluster import in_place, kubeconfig, linux, ports, programs, start, workloads
 from sandkube.cluster.bound import refuse_in_place
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
 from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.ports import Publication
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.sandbox import KINDS, choose
 from sandkube.errors import UserError
 from sandkube.events import Booting, PodRunning, StageReached
 
+_NONE: list[str] = []
 PORT = option("port", 0, "port of this machine's loopback for the API; a free one if left out")
 SANDBOX = option(
     "sandbox",
@@ -38,21 +41,36 @@ TIMEOUT = option(
     *("timeout", 600.0, "how long the boot may take until the pod runs; 0 for no limit"),
     metavar="SECONDS",
 )
+WAIT = option(
+    "wait", False, "wait, within --timeout, until all Deployments, DaemonSets and StatefulSets are rolled out as well"
+)
+PUBLISH = option(
+    *("publish", _NONE, "a port of this machine that leads to a port of the node; repeatable"),
+    metavar="[ADDRESS:]HOSTPORT:PORT[/tcp|udp]",
+)
+MERGE = option("kubeconfig-merge", False, "put the cluster into your own kubeconfig, as the current context")
 KEEP = option("keep", False, "have data that stay, until delete-cluster: the datastore, certificates, volumes")
 IN_PLACE = option("in-place", False, "boot right here, as root, in no other sandbox")
 
 
-def _boot(one: Place, made: Programs, port: int, deadline: Deadline, began: float, wall: str, *, keep: bool) -> None:
+def _boot(
+    one: Place, made: Programs, params: Any, deadline: Deadline, began: float, wall: str, publish: Sequence[Publication]
+) -> None:
     log.tell(Booting(one.name, wall))
-    for event in start.start(one, made, port, deadline, keep=keep):
+    for event in start.start(one, made, params["port"], deadline, keep=params["keep"], publish=publish):
         if event["type"] == "stage":
             took = round(time.monotonic() - began, 2)
             log.tell(StageReached(one.name, event["stage"], took, event["seconds"]))
 
 
-def _check_same(one: Place, wanted: Configured, *, keep: bool) -> None:
+def _check_same(one: Place, wanted: Configured, publish: Sequence[Publication] = (), *, keep: bool) -> None:
     """Raises UserError if a cluster runs otherwise than is wanted: with other settings, if any are, or data that go."""
     stop = f"./do stop-cluster --name {one.name}"
+    if others := [each for each in publish if each not in ports.wanted_of(one)]:
+        raise UserError(
+            f"cluster {one.name} runs already, without --publish {others[0]}",
+            hint=f"{stop}, or have a Service led to by ./do expose --background",
+        )
     if keep and not one.kept:
         raise UserError(
             f"cluster {one.name} runs already, and its data do not stay",
@@ -86,6 +104,7 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
     `wall` is what there is to say about the sandbox; with `json`, events say all of it.
     """
     name, keep = params["name"], params["keep"]
+    publish = [ports.publication(each) for each in params["publish"]]
     one = place(home.outputs, name)
     client = start.kubectl_link(home.outputs, home.kubectl())
     with one.lock():
@@ -93,11 +112,18 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
         known = one.kept or one.running() is not None
         if one.running() is None:
             made = replace(made, configured=_with_data(one, made.configured))
-            _boot(one, made, params["port"], deadline, began, wall, keep=keep)
+            _boot(one, made, params, deadline, began, wall, publish)
         else:
-            _check_same(one, made.configured, keep=keep)
+            _check_same(one, made.configured, publish, keep=keep)
             log.say(f"cluster {name} is running already")
         table = apply(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
+        if params["wait"]:
+            count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline)
+            log.say(f"{count} workloads are rolled out")
+        if params["kubeconfig-merge"]:
+            merged = kubeconfig.user_file(os.environ)
+            kubeconfig.merge(one, home.kubectl().resolve(), merged)
+            log.say(f"{merged} has the context {kubeconfig.context(name)}, which is the current one")
     log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
     if not params["json"]:
         _show_use(home, one, client, table)
@@ -107,6 +133,8 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
 def _show_use(home: Home, one: Place, client: Path, table: str) -> None:
     flag = "" if one.name == "default" else f" --name {one.name}"
     log.result(f"{table}\n")
+    for each in ports.open_of(one):
+        log.result(f"{each}/{each.network} leads to {each.of}")
     log.result(
         f"export KUBECONFIG={shlex.quote(home.told(one.kubeconfig))}\n"
         f"{shlex.quote(home.told(client))} get pods --all-namespaces\n"
@@ -121,7 +149,8 @@ class RunCluster(Verb):
     doc_purpose = "have what is needed, boot a cluster, wait for a Running pod"
     doc_usage = (
         "[--name NAME] [--keep] [--port PORT] [--sandbox KIND | --in-place] [--fix NAME=VALUE ...] "
-        "[--timeout SECONDS] [--json] [--config FILE] [SETTING ...]"
+        "[--timeout SECONDS] [--wait] [--publish [ADDRESS:]HOSTPORT:PORT[/tcp|udp] ...] [--kubeconfig-merge] "
+        "[--json] [--config FILE] [SETTING ...]"
     )
     doc_description = (
         "The cluster goes on in the background; stop it with stop-cluster. One that was started with --keep comes back "
@@ -129,7 +158,10 @@ class RunCluster(Verb):
     )
     stray = "a name goes with --name"
     excluding = (("in-place", "sandbox"), ("in-place", "port"))
-    cmd_options = (NAME, KEEP, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, EVENTS, *settings.OPTIONS)
+    cmd_options = (
+        *(NAME, KEEP, PORT, SANDBOX, IN_PLACE, FIX, TIMEOUT, WAIT, PUBLISH, MERGE, EVENTS),
+        *settings.OPTIONS,
+    )
     needs_products = True
 
     @staticmethod
@@ -156,6 +188,8 @@ class RunCluster(Verb):
         tell_as_asked(params)
         place(self.home.outputs, params["name"])
         wanted = settings.configured(params)
+        for each in params["publish"]:
+            ports.publication(each)
         kind, wall = self._kind(params)
         if kind == in_place.KIND:
             refuse_in_place(wanted.bound)

@@ -24,7 +24,8 @@ from sandkube.errors import UserError
 GROUPS: Mapping[str, Sequence[str]] = {
     "Build": ("build", "list", "info", "shell", "lock", "cache", "key", "export", "import", "vendor", "export-node"),
     "Clusters": (
-        *("run-cluster", "status", "logs", "shell-cluster", "kubectl", "load-image", "images", "remove-image"),
+        *("run-cluster", "status", "list-clusters", "logs", "shell-cluster", "kubectl", "kubeconfig", "expose"),
+        *("load-image", "images", "remove-image"),
         *("stop-cluster", "delete-cluster"),
     ),
     "This machine": ("doctor", "completion"),

@@ -6,6 +6,7 @@ files that they name. It is as secret as the folder.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -49,8 +50,12 @@ class Configured:
 
     def same_cluster(self, other: Configured) -> bool:
         """Whether one goes on from data of the other: the node, and the network, are the same."""
-        mine, its = (each.document or plain(Settings()) for each in (self, other))
-        return (mine["cluster"], mine["node"]) == (its["cluster"], its["node"])
+        default = plain(Settings())  # data may be from before there was a key
+        mine, its = (
+            [default[table] | ((each.document or {}).get(table) or {}) for table in ("cluster", "node")]
+            for each in (self, other)
+        )
+        return mine == its
 
     def write(self, place: Place) -> None:
         """Keep it in a cluster's folder."""
@@ -61,6 +66,12 @@ class Configured:
     def bound(self) -> Bound:
         """What all of the cluster may take of this machine."""
         return bound_of(self.document)
+
+    @property
+    def node_address(self) -> str:
+        """The node's address in the cluster."""
+        tables = {"pods": Settings().cluster.pods} | ((self.document or {}).get("cluster") or {})
+        return str(ipaddress.ip_network(tables["pods"])[1])
 
     @property
     def disabled(self) -> frozenset[str]:

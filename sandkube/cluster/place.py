@@ -23,6 +23,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
 STATE = "state.json"
 DATA = "data"
 SETTINGS = "settings.json"
+PUBLISH = "publish.json"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -76,7 +76,7 @@ Argument = Annotated[str, matching('"--NAME" or "--NAME=VALUE"', r"--[A-Za-z0-9]
 Label = Annotated[str, matching("a label of letters, digits, -, _, . and /", r"[\w./-]+")]
 LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ and .", r"[\w.-]*")]
 Verbosity = Annotated[int, looks_like("a number from 0 to 10", lambda v: 0 <= v <= 10)]
-PARTS = ("dns", "services")
+PARTS = ("dns", "loadbalancer", "services")
 Part = Annotated[str, matching(f"one of {', '.join(PARTS)}", "|".join(PARTS))]
 Table = Annotated[Mapping[str, Any], Shape(_document_fault)]
 
@@ -91,6 +91,8 @@ class Cluster:
     """range of the pods' addresses; the node has the first"""
     services: Range = "10.96.0.0/16"
     """range of Services; the API has the first, names the tenth"""
+    load_balancers: Range = "10.97.0.0/24"
+    """range of the addresses that Services of type LoadBalancer get"""
     domain: Name = "cluster.local"
     """domain of the names of Services and pods"""
     api_port: Port = 6443
@@ -98,8 +100,12 @@ class Cluster:
 
     def faults(self) -> Iterator[Fault]:
         """Ranges that overlap, a port that another part has."""
-        if ipaddress.IPv4Network(self.pods).overlaps(ipaddress.IPv4Network(self.services)):
-            yield ("services",), f"{self.services} and the pods' {self.pods} have addresses in common"
+        pods, services, balanced = map(ipaddress.IPv4Network, (self.pods, self.services, self.load_balancers))
+        if pods.overlaps(services):
+            yield ("services",), f"{services} and the pods' {pods} have addresses in common"
+        for whose, other in (("pods'", pods), ("Services'", services)):
+            if balanced.overlaps(other):
+                yield ("load-balancers",), f"{balanced} and the {whose} {other} have addresses in common"
         if self.api_port in _TAKEN:
             yield ("api-port",), f"{self.api_port} is the port of {_TAKEN[self.api_port]}"
 
@@ -228,7 +234,7 @@ class Settings:
     verbosity: Verbosity = 0
     """how much Kubernetes logs, from 0 to 10, for all its components"""
     disable: Distinct[Part] = ()
-    """parts of the node that are left out: `dns`, `services`"""
+    """parts of the node that are left out: `dns`, `loadbalancer`, `services`"""
     manifests: str = ""
     """folder whose files `*.yaml`, `*.yml` and `*.json` are applied, in the order of their names"""
     cluster: Cluster = field(default_factory=Cluster)

@@ -13,16 +13,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import stop
+from sandkube.cluster import ports, stop
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.enter import NO_NAMESPACES
 from sandkube.cluster.logs import LAST, components
 from sandkube.cluster.place import Place, State, boot_id
+from sandkube.cluster.ports import Publication
 from sandkube.cluster.processes import memory_limit, opened
 from sandkube.cluster.programs import Programs, kind_of
 from sandkube.cluster.progress import Progress, last_lines
@@ -83,12 +84,15 @@ def _former_port(place: Place) -> int:
     return 0
 
 
-def _prepare(place: Place, programs: Programs, *, keep: bool) -> None:
+def _prepare(place: Place, programs: Programs, publish: Sequence[Publication], *, keep: bool) -> None:
     """A folder for a new cluster; what an earlier one left is cleared away, but for data that stay."""
+    ports.check(publish or (ports.wanted_of(place) if place.kept else ()))
     if place.folder.exists():
         place.check_owner()
         stop.clear(place)
     place.folder.mkdir(mode=0o700, exist_ok=True)
+    if publish:
+        ports.write_wanted(place, publish)
     if keep:
         place.data.mkdir(mode=0o700, exist_ok=True)
     place.runsc.mkdir(mode=0o700)
@@ -131,6 +135,8 @@ def _failure(place: Place, event: dict[str, Any]) -> NodeFailed:
         hint = "inside of a sandbox no other can be started; there the node runs in place: ./do run-cluster --in-place"
     elif component == "access":
         hint = _OTHER_PORT
+    elif component == "publish":
+        hint = "choose another port with --publish, or end what has it"
     else:
         hint = _logs_hint(place, component)
     return NodeFailed(text, hint=hint)
@@ -197,18 +203,25 @@ def _end(place: Place, process: subprocess.Popen[bytes]) -> None:
 
 
 def start(
-    place: Place, programs: Programs, port: int = 0, deadline: Deadline = NEVER, *, keep: bool = False
+    place: Place,
+    programs: Programs,
+    port: int = 0,
+    deadline: Deadline = NEVER,
+    *,
+    keep: bool = False,
+    publish: Sequence[Publication] = (),
 ) -> Iterator[dict[str, Any]]:
     """Start a cluster and yield its events until it is whole: node, API from here, Services, names.
 
-    The caller holds the place's lock. `keep`: its data stay; those of an earlier start always do. Leaving early
+    The caller holds the place's lock. `keep`: its data stay; those of an earlier start always do, and with them the
+    ports that were published, if no others are. Leaving early
     (Ctrl-C) stops and removes the cluster, but for data of an earlier start; a deadline that is missed ends it, and its
     logs stay. Raises NodeFailed, UserError.
     """
     _check_memory()
     _check_port(port)
     port, first = port or _former_port(place), not place.kept
-    _prepare(place, programs, keep=keep)
+    _prepare(place, programs, publish, keep=keep)
     process, reader = _spawn(place, port)
     progress = Progress(left_out=programs.configured.disabled)
     try:

@@ -52,8 +52,8 @@ def _reason(place: Place, state: State) -> str:
     return ""
 
 
-def row(place: Place) -> Row:
-    """One cluster as it is now."""
+def row(place: Place, *, memory: bool = True) -> Row:
+    """One cluster as it is now; without `memory` that is 0, for it takes a look at all of its processes."""
     if not os.access(place.folder, os.R_OK | os.X_OK):
         return Row(place.name, "unknown", 0.0, "", "", "", 0, place.folder, "it belongs to another user")
     state = place.read()
@@ -69,7 +69,7 @@ def row(place: Place) -> Row:
         sandbox=programs.kind_of(place),
         node=configured.node_name if alive and state.phase == "running" else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
-        memory=memory_of(state.pid) + linux.memory_of(place.folder) if alive else 0,
+        memory=memory_of(state.pid) + linux.memory_of(place.folder) if alive and memory else 0,
         folder=place.folder,
         reason=_reason(place, state),
         settings=configured.origin,
@@ -77,6 +77,6 @@ def row(place: Place) -> Row:
     )
 
 
-def rows(outputs: Path) -> list[Row]:
+def rows(outputs: Path, *, memory: bool = True) -> list[Row]:
     """Every cluster, by name."""
-    return [row(place) for place in all_places(outputs)]
+    return [row(place, memory=memory) for place in all_places(outputs)]

@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from sandkube import log, tree
-from sandkube.cluster import bound, linux
-from sandkube.cluster.place import DATA, SETTINGS, STATE, Place, State, boot_id
+from sandkube.cluster import bound, kubeconfig, linux
+from sandkube.cluster.place import DATA, PUBLISH, SETTINGS, STATE, Place, State, boot_id
 from sandkube.cluster.processes import end, opened_with_words
 from sandkube.errors import UserError
 
@@ -67,7 +67,8 @@ def clear(place: Place, *, data: bool = False) -> None:
     if state is not None and state.alive():
         raise UserError(f"cluster {place.name} is running", hint=f"./do stop-cluster --name {place.name}")
     end_left(place)
-    stays = () if data or not place.kept else (DATA, STATE, SETTINGS)
+    kubeconfig.unmerge(place)
+    stays = () if data or not place.kept else (DATA, STATE, SETTINGS, PUBLISH)
     for each in [path for path in place.folder.iterdir() if path.name not in stays] if stays else [place.folder]:
         _remove(each)
     if stays:

@@ -24,14 +24,16 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import linux, programs
+from sandkube.cluster import kubeconfig, linux, programs
 from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.linux import Linux
 from sandkube.cluster.logs import Logs
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
+from sandkube.cluster.ports import Ports
 from sandkube.cluster.processes import end_descendants, kill_descendants, opened_descendant, signal_descendant
+from sandkube.cluster.relay import COMMAND
 from sandkube.cluster.sandbox import Sandbox
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
@@ -74,6 +76,7 @@ class Supervisor:
         native = isinstance(self._sandbox, Linux)
         self._bounded = Bounded(place.folder, container, self._configured.bound, native=native)
         self._logs = Logs(place.logs)
+        self._ports = Ports(place, self._relay)
         self._state = State("starting", os.getpid(), birth(os.getpid()), boot_id(), container, time.time())
 
     def _tell(self, event: dict[str, Any]) -> None:
@@ -205,6 +208,12 @@ class Supervisor:
                     return
             await forwarder.wait()
 
+    def _relay(self) -> list[str]:
+        """The command line of a process in the node that ports lead to. Raises OSError where there is no node now."""
+        if self._state.phase != "running" or self._end.is_set():
+            raise ConnectionRefusedError("the node is not up")
+        return self._sandbox.execute(COMMAND)
+
     async def _ends(self) -> bool:
         """Whether the sandbox has ended or is about to: then a forwarder's failure is only a consequence."""
         with contextlib.suppress(asyncio.TimeoutError):
@@ -214,7 +223,7 @@ class Supervisor:
     def _open_access(self, port: int) -> None:
         self._port = port
         text = self._kubeconfig.replace(f"https://127.0.0.1:{self._api_port}", f"https://127.0.0.1:{port}")
-        self._place.write_file(self._place.kubeconfig.name, text)
+        self._place.write_file(self._place.kubeconfig.name, kubeconfig.named(text, self._place.name))
         self._record(port=port)
         self._tell({"type": "access", "port": port})
 
@@ -261,6 +270,7 @@ class Supervisor:
             self._place.write(self._state)
             with Watch(self._place.folder, DELETE) as watch:
                 loop.add_reader(watch.descriptor, self._on_change, watch)
+                await self._publish()
                 status = await self._boot()
                 loop.remove_reader(watch.descriptor)
         except (Failed, OSError, UserError) as error:
@@ -268,6 +278,12 @@ class Supervisor:
         kill_descendants()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         return status
+
+    async def _publish(self) -> None:
+        try:
+            await self._ports.open(self._configured)
+        except (OSError, UserError) as error:
+            raise Failed("publish", _sentence(error)) from None
 
     async def _boot(self) -> int:
         self._bounded.enter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sandkube.cluster import start, stop
+from sandkube.cluster import ports, start, stop
 from sandkube.cluster.configured import configure
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
@@ -72,6 +73,14 @@ def inside(cluster: Cluster, script: str, stdin: str = "", timeout: float = 60) 
         input=stdin,
         timeout=timeout,
     )
+
+
+def api_through_a_port(one: Place) -> str:
+    """What the API's Service answers to plain HTTP, at a port of this machine that the supervisor is asked for."""
+    made = ports.ask(one, ports.Port("127.0.0.1", 0, "tcp", "10.96.0.1:443", "the API's Service"))
+    with socket.create_connection((made.address, made.port), timeout=60) as client:
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        return client.recv(4096).decode().splitlines()[0]
 
 
 def ordinary_python() -> str:

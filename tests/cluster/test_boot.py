@@ -22,10 +22,11 @@ from sandkube.run import base_environment
 from tests.cluster.conftest import GVISOR, Cluster, as_nobody, boot, of_kind
 
 ORDINARY = """\
+import socket
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from sandkube.cluster import start, stop
+from sandkube.cluster import ports, start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import NAME, Kubectl, apply
 from sandkube.cluster.programs import Programs
@@ -45,6 +46,10 @@ ask("label", "pod", NAME, "app=web")
 ask("expose", "pod", NAME, "--name=web", "--port=80", "--target-port=8080")
 fetch = "until wget -q -O- http://web.default.svc.cluster.local/ 2>/dev/null; do sleep 0.1; done"
 say("service", "exec", NAME, "--", "timeout", "30", "sh", "-c", fetch)
+made = ports.ask(one, ports.Port("127.0.0.1", 0, "tcp", "10.96.0.1:443", "the API"))
+with socket.create_connection((made.address, made.port), timeout=60) as client:
+    client.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+    print("port", client.recv(4096).decode().splitlines()[0].split())
 print("memory", row(one).memory >> 20)
 stop.stop(one)
 print("left", [path.name for path in one.folder.parent.iterdir()])
@@ -161,10 +166,11 @@ def test_an_ordinary_user(programs: Programs, kind: str, tmp_path_factory: pytes
     lines = as_nobody(ORDINARY, of_kind(programs, kind), tmp_path_factory).splitlines()
     assert any(line.split()[:3] == [NAME, "1/1", "Running"] for line in lines)
     said = {line.split()[0]: line.partition(" ")[2] for line in lines if line.endswith("]")}
-    assert {name: said[name] for name in ("logs", "exec", "service")} == {
+    assert {name: said[name] for name in ("logs", "exec", "service", "port")} == {
         "logs": "['ready']",
         "exec": "['served']",
         "service": "['page']",
+        "port": "['HTTP/1.0', '400', 'Bad', 'Request']",
     }
     assert int(next(line.split()[1] for line in lines if line.startswith("memory"))) > 100
     assert lines[-1] == "left ['.ordinary.lock']"

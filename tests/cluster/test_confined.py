@@ -16,7 +16,7 @@ from sandkube.cluster.processes import tree_of
 from sandkube.cluster.sandbox import Sandbox
 from tests import confined as places
 from tests.clones import Said
-from tests.cluster.conftest import ROOT, Cluster
+from tests.cluster.conftest import ROOT, Cluster, api_through_a_port
 
 confined = pytest.mark.parametrize("cluster", ["confined"], indirect=True)
 
@@ -53,6 +53,11 @@ def test_no_namespace_is_made(cluster: Cluster) -> None:
     for kind in ("mnt", "pid", "net", "ipc", "uts", "user"):
         found = {Path(f"/proc/{pid}/ns/{kind}").readlink() for pid in tree_of(cluster.state.pid)}
         assert found == {Path(f"/proc/self/ns/{kind}").readlink()}
+
+
+@confined
+def test_ports_of_this_machine_lead_into_it(cluster: Cluster) -> None:
+    assert api_through_a_port(cluster.place) == "HTTP/1.0 400 Bad Request"
 
 
 @confined

@@ -353,4 +353,7 @@ def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: b
         assert "is running already, with those of options: the settings of options are others\n" in again.stderr
         assert do("kubectl", "--name", "inside", "--", "logs", NAME).stdout == "ready\n"
         assert do("shell-cluster", "--name", "inside", "hostname").returncode == 0
+        exposed = do("expose", "kubernetes", "--name", "inside", "--background").stdout.strip()
+        version = do("kubectl", "--name", "inside", "--", f"--server={exposed}", "get", "--raw=/version").stdout
+        assert '"gitVersion"' in version
         assert do("stop-cluster", "--name", "inside").stderr == "cluster inside is stopped and gone\n"

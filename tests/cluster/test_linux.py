@@ -23,7 +23,7 @@ from sandkube.cluster.processes import tree_of
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
-from tests.cluster.conftest import ROOT, Cluster, boot, bounded, inside, of_kind, ordinary_python
+from tests.cluster.conftest import ROOT, Cluster, api_through_a_port, boot, bounded, inside, of_kind, ordinary_python
 from tests.cluster.test_hostile import create, pod, service
 
 
@@ -99,6 +99,7 @@ def test_it_is_used_as_any_other(mine: Cluster) -> None:
     mine.kubectl("wait", "pod/web", "--for=condition=Ready", "--timeout=60s")
     fetch = "until wget -q -O- http://web.default.svc.cluster.local/ 2>/dev/null; do sleep 0.1; done"
     assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
+    assert api_through_a_port(mine.place) == "HTTP/1.0 400 Bad Request"
     assert inside(mine, "cat", stdin="typed\n").stdout == "typed\n"
     assert (inside(mine, "exit 3").returncode, inside(mine, "echo $$-$HOME").stdout[-7:]) == (3, "-/root\n")
 

@@ -1,4 +1,4 @@
-"""A stand-in for runsc: what the bundle's scenario.py prints is what the sandbox does."""
+"""A stand-in for runsc: what the bundle's scenario.py prints is what the sandbox does. What it executes is a relay."""
 
 from __future__ import annotations
 
@@ -22,6 +22,30 @@ if words[0] == "run":
     exec(open(scenario + "/scenario.py").read())
 elif words[0] == "kill":
     os.kill(int(open(root.removeprefix("--root=") + "/pid").read()), getattr(signal, "SIG" + words[2]))
+elif words[0] == "exec":
+    import threading
+    control = socket.socket(fileno=0)
+    def copy(source, target, change, stream):
+        try:
+            while (data := source.recv(1 << 17)) or source.family == socket.AF_INET and not stream:
+                target.send(change(data)) if not stream else target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            target.close()
+    def join(asked, host):
+        stream = asked["network"] == "tcp"
+        node = socket.socket(type=socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
+        where, port = asked["address"].split(":")
+        try:
+            node.connect((where, int(port)))
+        except OSError:
+            return host.close()
+        host.sendall(bytes([1])) if stream else None
+        for each in ((host, node, lambda data: data[1:], stream), (node, host, lambda data: bytes(1) + data, stream)):
+            threading.Thread(target=copy, args=each, daemon=True).start()
+    while True:
+        data, (given,), _, _ = socket.recv_fds(control, 4096, 1) if control.recv(1, socket.MSG_PEEK) else sys.exit(0)
+        threading.Thread(target=join, args=(json.loads(data), socket.socket(fileno=given)), daemon=True).start()
 else:
     local = int(words[2].split(":")[0])
     listener = socket.create_server(("127.0.0.1", local))

@@ -14,7 +14,7 @@ import pytest
 
 from sandkube.cluster import processes, stop
 from sandkube.cluster.place import Place, State, birth, boot_id, needs_running, place
-from sandkube.cluster.processes import end, opened, opened_descendant, with_words
+from sandkube.cluster.processes import end, kill_descendants, opened, opened_descendant, with_words
 from sandkube.errors import UserError
 
 SLEEPS = "import signal; print(flush=True); signal.pause()"
@@ -148,7 +148,7 @@ def test_descendants_are_told_from_others(monkeypatch: pytest.MonkeyPatch, stran
         monkeypatch.setattr(os, "getpid", lambda: child.pid)
         seen = iter([[grandchild, stranger.pid], []])
         monkeypatch.setattr(processes, "tree_of", lambda _pid: next(seen))
-        processes.kill_descendants()
+        kill_descendants()
         assert child.wait(20) == 0, "its own child was killed"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,8 +18,11 @@ import pytest
 from doit.exceptions import TaskFailed
 from doit.task import Task
 
+from sandkube.app.expose import Expose
 from sandkube.app.guard import guarded
+from sandkube.app.kubeconfig import KubeconfigVerb
 from sandkube.app.kubectl import KubectlCommand
+from sandkube.app.list_clusters import ListClusters
 from sandkube.app.logs import Logs
 from sandkube.app.shell_cluster import ShellCluster
 from sandkube.app.status import Status
@@ -339,3 +343,68 @@ def test_who_can_be_offline() -> None:
     commands = main.get_cmds()
     found = {name for name in commands if any(each.name == "offline" for each in main.verb(name, commands).options)}
     assert found == {"build", "ci", "doctor", "export", "export-node", "run-cluster"}
+
+
+def test_clusters_for_programs(one: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place(one.folder.parents[1], "other").folder.mkdir()
+    assert do(ListClusters, ["-o", "name"]) == 0
+    assert capsys.readouterr().out == "dev\nother\n"
+    port = {"address": "127.0.0.1", "port": 8080, "network": "tcp", "to": "10.88.0.1:80", "of": "port 80 of the node"}
+    one.write_file("ports.json", json.dumps({"ports": [port]}))
+    assert do(ListClusters, ["--output=json"]) == 0
+    dev, other = json.loads(capsys.readouterr().out)
+    assert dev == {
+        "name": "dev",
+        "state": "running",
+        "created": 1.0,
+        "sandbox": "confined",
+        "nodes": ["runsc"],
+        "server": "https://127.0.0.1:1234",
+        "context": "sandkube-dev",
+        "kubeconfig": str(one.kubeconfig),
+        "ports": [port],
+        "kept": False,
+    }
+    assert (other["state"], other["nodes"], other["ports"]) == ("damaged", [], [])
+    assert do(ListClusters, []) == 0
+    head, line, _ = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "STATE", "NODES", "API", "PORTS"]
+    assert line.split() == ["dev", "running", "1", "https://127.0.0.1:1234", "127.0.0.1:8080/tcp"]
+    assert do(ListClusters, ["-o", "yaml"]) == 1
+    assert (
+        capsys.readouterr().err
+        == "error: list-clusters: there is no form 'yaml'\n  hint: there are: table, name, json\n"
+    )
+
+
+def test_no_cluster_for_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(checkout, "OUTPUTS", tmp_path)
+    assert do(ListClusters, ["-o", "name"]) == 0
+    assert capsys.readouterr() == ("", "no cluster; ./do run-cluster starts one\n")
+    assert do(ListClusters, ["-o", "json"]) == 0
+    assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_a_kubeconfig_is_printed_whole(one: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    one.write_file("kubeconfig", "apiVersion: v1\nkind: Config\n")
+    assert do(KubeconfigVerb, ["--name", "dev"]) == 0
+    assert capsys.readouterr() == ("apiVersion: v1\nkind: Config\n", "")
+    assert do(KubeconfigVerb, []) == 1
+    assert capsys.readouterr().err == "error: cluster default is not running\n  hint: ./do run-cluster --name default\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ([], "error: expose takes one Service\n  hint: ./do help expose\n"),
+        (["a", "b"], "error: expose takes one Service\n  hint: ./do help expose\n"),
+        (["a", "--port", "70000"], "error: 70000 is not a port\n  hint: choose one up to 65535, or leave --port out\n"),
+        (["a/b/c"], "error: expose a/b/c: not of the form SERVICE[:PORT]\n  hint: for example ./do expose web:http\n"),
+    ],
+)
+@pytest.mark.usefixtures("one")
+def test_what_is_no_service(capsys: pytest.CaptureFixture[str], words: Sequence[str], text: str) -> None:
+    assert do(Expose, ["--name=dev", *words]) == 1
+    assert capsys.readouterr().err == text

@@ -62,7 +62,7 @@ def clusters(folder: Path, *names: str) -> Path:
 def test_commands(script: str, tmp_path: Path) -> None:
     assert bash(script, ["sandkube", ""], tmp_path) == ["help", *VERBS]
     assert bash(script, ["sandkube", "st"], tmp_path) == ["status", "stop-cluster"]
-    assert bash(script, ["/a/b/sandkube", "ku"], tmp_path) == ["kubectl"]
+    assert bash(script, ["/a/b/sandkube", "ku"], tmp_path) == ["kubectl", "kubeconfig"]
     assert bash(script, ["sandkube", "nothing", ""], tmp_path) == []
 
 

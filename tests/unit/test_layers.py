@@ -40,7 +40,7 @@ FLOORS = (
     {"app.verb"},
     {
         *("app.run_cluster", "app.status", "app.logs", "app.shell_cluster", "app.kubectl"),
-        *("app.stop_cluster", "app.delete_cluster"),
+        *("app.stop_cluster", "app.delete_cluster", "app.kubeconfig", "app.expose", "app.list_clusters"),
         *("app.load_image", "app.images", "app.remove_image"),
         *("app.doctor", "app.completion"),
     },

@@ -79,6 +79,7 @@ def test_defaults_are_the_nodes() -> None:
     assert ranges
     cluster, node = Settings().cluster, Settings().node
     assert ranges.groups() == (cluster.pods, cluster.services)
+    assert f'LoadBalancers: netip.MustParsePrefix("{cluster.load_balancers}"),' in source
     for field, value in {"NodeName": node.name, "Domain": cluster.domain}.items():
         assert re.search(rf'^\t{field}:\s+"{re.escape(value)}",$', source, re.MULTILINE), field
     assert re.search(rf"^\tAPIPort:\s+{cluster.api_port},$", source, re.MULTILINE)
@@ -126,7 +127,7 @@ configuration = {started = 2020-01-01}
         "FILE: cluster.api-port: expected a port from 1 to 65535, got 0",
         "FILE: cluster.pods: expected an IPv4 range such as 10.88.0.0/24, got '10.88.0.1/24' (host bits are set)",
         "FILE: cluster.servics: unknown key (did you mean services?)",
-        "FILE: disable[0]: expected one of dns, services, got 'dsn'",
+        "FILE: disable[0]: expected one of dns, loadbalancer, services, got 'dsn'",
         "FILE: feature-gates.A: expected true or false, got 'yes'",
         'FILE: kubelet.arguments[0]: expected "--NAME" or "--NAME=VALUE", got \'v=4\'',
         "FILE: kubelet.configuration: holds datetime.date(2020, 1, 1), which JSON cannot hold",
@@ -141,6 +142,11 @@ configuration = {started = 2020-01-01}
             '[cluster]\npods = "10.96.1.0/24"',
             "cluster.services",
             "10.96.0.0/16 and the pods' 10.96.1.0/24 have addresses in common",
+        ),
+        (
+            '[cluster]\nservices = "10.97.0.0/20"',
+            "cluster.load-balancers",
+            "10.97.0.0/24 and the Services' 10.97.0.0/20 have addresses in common",
         ),
         ('[cluster]\nservices = "10.9.0.0/30"', "cluster.services", "has fewer than 16 addresses"),
         (

@@ -9,17 +9,18 @@ import (
 
 // Cluster is one cluster of one node. Ranges are IPv4.
 type Cluster struct {
-	NodeName    string
-	Domain      string       // of the names of Services and pods
-	Pods        netip.Prefix // the node's address is in it
-	NodeAddress netip.Addr
-	Bridge      string       // the device of the pods, where they need one
-	Services    netip.Prefix // the API's and the DNS server's are in it
-	API         netip.Addr   // Service default/kubernetes: the first of the range, as the API server has it
-	DNS         netip.Addr
-	APIPort     uint16
-	KubeletPort uint16
-	Memory      uint64 // bytes that all of it may take of its machine; 0 for no bound
+	NodeName      string
+	Domain        string       // of the names of Services and pods
+	Pods          netip.Prefix // the node's address is in it
+	NodeAddress   netip.Addr
+	Bridge        string       // the device of the pods, where they need one
+	Services      netip.Prefix // the API's and the DNS server's are in it
+	LoadBalancers netip.Prefix // Services of type LoadBalancer have addresses of it
+	API           netip.Addr   // Service default/kubernetes: the first of the range, as the API server has it
+	DNS           netip.Addr
+	APIPort       uint16
+	KubeletPort   uint16
+	Memory        uint64 // bytes that all of it may take of its machine; 0 for no bound
 }
 
 // Around is what a bounded cluster takes of its machine beside what its kernel knows of: gVisor's own, and the supervisor.
@@ -41,11 +42,12 @@ func (c Cluster) Spare(total uint64) uint64 { return total - c.Usable(total) + l
 
 // Default is the cluster of a node that nobody told anything else.
 var Default = Cluster{
-	NodeName:    "runsc",
-	Domain:      "cluster.local",
-	Bridge:      "pods",
-	APIPort:     6443,
-	KubeletPort: 10250,
+	NodeName:      "runsc",
+	Domain:        "cluster.local",
+	Bridge:        "pods",
+	LoadBalancers: netip.MustParsePrefix("10.97.0.0/24"),
+	APIPort:       6443,
+	KubeletPort:   10250,
 }.In(netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.96.0.0/16"))
 
 // In is the cluster with other ranges, and with the addresses that it has in them.

@@ -10,6 +10,9 @@ func TestDefaultIsOfAPiece(t *testing.T) {
 	if c.Services.Masked() != c.Services || c.Services.Overlaps(c.Pods) {
 		t.Errorf("Services %s, pods %s", c.Services, c.Pods)
 	}
+	if c.LoadBalancers.Masked() != c.LoadBalancers || c.LoadBalancers.Overlaps(c.Pods) || c.LoadBalancers.Overlaps(c.Services) {
+		t.Errorf("load balancers %s, Services %s, pods %s", c.LoadBalancers, c.Services, c.Pods)
+	}
 	if c.API != c.Services.Addr().Next() {
 		t.Errorf("the API server takes %s, not %s", c.Services.Addr().Next(), c.API)
 	}

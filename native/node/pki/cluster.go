@@ -32,6 +32,7 @@ const (
 	Scheduler       = "scheduler"
 	Services        = "services"
 	DNS             = "dns"
+	LoadBalancer    = "loadbalancer"
 	NodeClient      = "node"
 )
 
@@ -71,12 +72,14 @@ func (n Names) servers() map[string]Subject {
 // the API server's own RBAC rules bind (plugin/pkg/auth/authorizer/rbac/bootstrappolicy).
 func (n Names) clients() map[string]Subject {
 	return map[string]Subject{
-		Admin:      {Name: "admin", Groups: []string{"system:masters"}, Client: true},
-		Manager:    {Name: "system:kube-controller-manager", Client: true},
-		Scheduler:  {Name: "system:kube-scheduler", Client: true},
-		Services:   {Name: "system:kube-proxy", Client: true},
-		DNS:        {Name: "system:coredns", Client: true},
-		NodeClient: {Name: "system:node:" + n.Node, Groups: []string{"system:nodes"}, Client: true},
+		Admin:     {Name: "admin", Groups: []string{"system:masters"}, Client: true},
+		Manager:   {Name: "system:kube-controller-manager", Client: true},
+		Scheduler: {Name: "system:kube-scheduler", Client: true},
+		Services:  {Name: "system:kube-proxy", Client: true},
+		DNS:       {Name: "system:coredns", Client: true},
+		// The role of the controller of that name is bound to its service account, by the account's name as a user.
+		LoadBalancer: {Name: "system:serviceaccount:kube-system:service-controller", Client: true},
+		NodeClient:   {Name: "system:node:" + n.Node, Groups: []string{"system:nodes"}, Client: true},
 	}
 }
 

@@ -139,6 +139,8 @@ func TestIdentities(t *testing.T) {
 		Services:   "CN=system:kube-proxy",
 		NodeClient: "CN=system:node:runsc,O=system:nodes",
 		DNS:        "CN=system:coredns",
+
+		LoadBalancer: "CN=system:serviceaccount:kube-system:service-controller",
 	}
 	made, err := filepath.Glob(filepath.Join(folder, "*.kubeconfig"))
 	if err != nil || len(made) != len(wanted) {

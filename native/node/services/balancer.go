@@ -17,6 +17,7 @@ type balancer struct {
 	endpoints []netip.AddrPort
 	turn      int
 	affinity  time.Duration
+	sources   []netip.Prefix
 	sessions  map[netip.Addr]session
 	purgeAt   int
 }
@@ -45,6 +46,13 @@ func (b *balancer) update(endpoints []netip.AddrPort, affinity time.Duration) {
 	}
 }
 
+// admit has only clients of these ranges be served; all, where there are none.
+func (b *balancer) admit(sources []netip.Prefix) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.sources = sources
+}
+
 // has tells whether an endpoint is still one to send to.
 func (b *balancer) has(endpoint netip.AddrPort) bool {
 	b.mu.Lock()
@@ -57,6 +65,10 @@ func (b *balancer) has(endpoint netip.AddrPort) bool {
 func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint netip.AddrPort, left int, found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	admits := func(each netip.Prefix) bool { return each.Contains(client) }
+	if len(b.sources) > 0 && !slices.ContainsFunc(b.sources, admits) {
+		return netip.AddrPort{}, 0, false
+	}
 	now := b.now()
 	left = max(1, len(b.endpoints)-len(failed)) // of failed some may have gone meanwhile
 	if b.affinity > 0 {

@@ -20,12 +20,14 @@ type frontend struct {
 }
 
 // rule says where one port of a Service (or one host port) is listened for and
-// where its traffic goes. Affinity 0 means none.
+// where its traffic goes. Affinity 0 means none. Sources are those of clients
+// that are served, all of them where there are none.
 type rule struct {
 	Name      string
 	Frontends []frontend
 	Endpoints []netip.AddrPort
 	Affinity  time.Duration
+	Sources   []netip.Prefix
 }
 
 // state is what a set of API objects asks of the node. Addresses are those to
@@ -43,6 +45,7 @@ type Node struct {
 	Name      string
 	Addresses []netip.Addr     // its own: node ports and host ports are served on each of them
 	Ranges    []netip.Prefix   // of pods and Services: no other Service's or pod's address may be claimed
+	Balanced  netip.Prefix     // of load balancers: a Service has one of it by its status only
 	Ports     []uint16         // TCP ports of its own addresses that the node itself has
 	Taken     []netip.AddrPort // TCP places on addresses of Services that the node itself serves
 }
@@ -51,6 +54,7 @@ type Node struct {
 const (
 	ofCluster = iota
 	ofNodePort
+	ofLoadBalancer
 	ofExternal
 	ofHostPort
 )
@@ -94,23 +98,27 @@ func (w *wishes) refuse(format string, words ...any) {
 
 // service asks for all that one Service asks for.
 func (w *wishes) service(service *v1.Service, endpoints []*discovery.EndpointSlice) {
-	addresses := clusterAddresses(service)
-	if len(addresses) == 0 {
+	own := addresses{cluster: clusterAddresses(service)}
+	if len(own.cluster) == 0 {
 		return
 	}
-	external := w.externalAddresses(service)
-	for _, address := range slices.Concat(addresses, external) {
+	own.external, own.balanced = w.externalAddresses(service), w.balancedAddresses(service)
+	for _, address := range slices.Concat(own.cluster, own.external, own.balanced) {
 		if !slices.Contains(w.node.Addresses, address) {
 			w.state.Addresses = append(w.state.Addresses, address)
 		}
 	}
 	for _, port := range service.Spec.Ports {
-		w.port(service, port, addresses, external, endpoints)
+		w.port(service, port, own, endpoints)
 	}
 }
 
-// port makes one rule of a port, or two where traffic from outside goes to other endpoints than traffic from inside.
-func (w *wishes) port(service *v1.Service, port v1.ServicePort, addresses, external []netip.Addr, all []*discovery.EndpointSlice) {
+// addresses are those of one Service.
+type addresses struct{ cluster, external, balanced []netip.Addr }
+
+// port makes one rule of a port, another where traffic from outside goes to other endpoints than traffic from inside, and
+// another for a load balancer that not every client may use.
+func (w *wishes) port(service *v1.Service, port v1.ServicePort, own addresses, all []*discovery.EndpointSlice) {
 	protocol := cmp.Or(port.Protocol, v1.ProtocolTCP)
 	name := service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol)
 	local := func(only bool) []netip.AddrPort {
@@ -122,15 +130,23 @@ func (w *wishes) port(service *v1.Service, port v1.ServicePort, addresses, exter
 	inside := local(service.Spec.InternalTrafficPolicy != nil && *service.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal)
 	outside := local(service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal)
 	other := name
-	if !slices.Equal(inside, outside) && (port.NodePort > 0 || len(external) > 0) {
+	if !slices.Equal(inside, outside) && (port.NodePort > 0 || len(own.external)+len(own.balanced) > 0) {
 		other += " from outside"
 		w.rule(other, outside, affinity(service))
 	}
 	w.rule(name, inside, affinity(service))
-	for _, address := range addresses {
+	balanced := other
+	if sources := w.sources(service, own.balanced); len(sources) > 0 {
+		balanced = name + " of the load balancer"
+		w.rule(balanced, outside, affinity(service), sources...)
+	}
+	for _, address := range own.cluster {
 		w.claim(ofCluster, name, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
 	}
-	for _, address := range external {
+	for _, address := range own.balanced {
+		w.claim(ofLoadBalancer, balanced, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
+	}
+	for _, address := range own.external {
 		w.claim(ofExternal, other, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
 	}
 	if port.NodePort > 0 {
@@ -160,8 +176,8 @@ func (w *wishes) hostPorts(pod hostPorts) {
 	}
 }
 
-func (w *wishes) rule(name string, endpoints []netip.AddrPort, affinity time.Duration) {
-	w.state.Rules = append(w.state.Rules, rule{Name: name, Endpoints: endpoints, Affinity: affinity})
+func (w *wishes) rule(name string, endpoints []netip.AddrPort, affinity time.Duration, sources ...netip.Prefix) {
+	w.state.Rules = append(w.state.Rules, rule{Name: name, Endpoints: endpoints, Affinity: affinity, Sources: sources})
 }
 
 // claim leaves out what the node itself serves.
@@ -225,14 +241,59 @@ func clusterAddresses(service *v1.Service) []netip.Addr {
 func (w *wishes) externalAddresses(service *v1.Service) []netip.Addr {
 	var allowed []netip.Addr
 	for _, address := range parse4(service.Spec.ExternalIPs) {
-		foreign := slices.ContainsFunc(w.node.Ranges, func(each netip.Prefix) bool { return each.Contains(address) })
-		if foreign && !slices.Contains(w.node.Addresses, address) && !slices.Contains(clusterAddresses(service), address) {
+		if w.foreign(service, address) || w.node.Balanced.Contains(address) {
 			w.refuse("%s/%s: external address %s is of a range of the cluster", service.Namespace, service.Name, address)
 			continue
 		}
 		allowed = append(allowed, address)
 	}
 	return allowed
+}
+
+// balancedAddresses gives those of the Service's load balancers, whoever made them, but for ones that take connections on
+// themselves (KEP-1860).
+func (w *wishes) balancedAddresses(service *v1.Service) []netip.Addr {
+	if service.Spec.Type != v1.ServiceTypeLoadBalancer {
+		return nil
+	}
+	var allowed []netip.Addr
+	for _, each := range service.Status.LoadBalancer.Ingress {
+		if each.IPMode != nil && *each.IPMode == v1.LoadBalancerIPModeProxy {
+			continue
+		}
+		for _, address := range parse4([]string{each.IP}) {
+			if w.foreign(service, address) {
+				w.refuse("%s/%s: the load balancer's address %s is of a range of the cluster", service.Namespace, service.Name, address)
+				continue
+			}
+			allowed = append(allowed, address)
+		}
+	}
+	return allowed
+}
+
+// foreign says whether an address is of a range in which others have theirs.
+func (w *wishes) foreign(service *v1.Service, address netip.Addr) bool {
+	ranged := slices.ContainsFunc(w.node.Ranges, func(each netip.Prefix) bool { return each.Contains(address) })
+	return ranged && !slices.Contains(w.node.Addresses, address) && !slices.Contains(clusterAddresses(service), address)
+}
+
+// sources are the clients that may use a Service's load balancer, none where all may. The node may in any case, which has
+// the balancer's own address there.
+func (w *wishes) sources(service *v1.Service, balanced []netip.Addr) []netip.Prefix {
+	if len(balanced) == 0 || len(service.Spec.LoadBalancerSourceRanges) == 0 {
+		return nil
+	}
+	var found []netip.Prefix
+	for _, text := range service.Spec.LoadBalancerSourceRanges {
+		if prefix, err := netip.ParsePrefix(strings.TrimSpace(text)); err == nil {
+			found = append(found, prefix)
+		}
+	}
+	for _, address := range slices.Concat(w.node.Addresses, balanced) {
+		found = append(found, netip.PrefixFrom(address, address.BitLen()))
+	}
+	return found
 }
 
 func parse4(texts []string) []netip.Addr {

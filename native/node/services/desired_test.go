@@ -26,6 +26,24 @@ func testService(address string, edits ...func(*v1.ServiceSpec)) *v1.Service {
 	return &v1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"}, Spec: spec}
 }
 
+// balanced is that Service with a load balancer.
+func balanced(address string, edits ...func(*v1.Service)) *v1.Service {
+	service := testService("10.96.0.7", func(s *v1.ServiceSpec) { s.Type = v1.ServiceTypeLoadBalancer })
+	service.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: address, IPMode: ptr(v1.LoadBalancerIPModeVIP)}}
+	for _, edit := range edits {
+		edit(service)
+	}
+	return service
+}
+
+func prefixes(texts ...string) []netip.Prefix {
+	var list []netip.Prefix
+	for _, text := range texts {
+		list = append(list, netip.MustParsePrefix(text))
+	}
+	return list
+}
+
 // testSlice is a slice of `default/web`; an endpoint is ready unless said otherwise.
 func testSlice(protocol v1.Protocol, port int32, endpoints ...discovery.Endpoint) *discovery.EndpointSlice {
 	return &discovery.EndpointSlice{
@@ -67,6 +85,7 @@ var testNode = Node{
 	Name:      "runsc",
 	Addresses: []netip.Addr{netip.MustParseAddr("10.88.0.1"), netip.MustParseAddr("127.0.0.1")},
 	Ranges:    []netip.Prefix{netip.MustParsePrefix("10.88.0.0/24"), netip.MustParsePrefix("10.96.0.0/16")},
+	Balanced:  netip.MustParsePrefix("10.97.0.0/24"),
 	Ports:     []uint16{6443, 10250},
 	Taken:     []netip.AddrPort{netip.MustParseAddrPort("10.96.0.1:443")},
 }
@@ -92,19 +111,48 @@ func TestDesired(t *testing.T) {
 			"external address and one of the node",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1", "10.88.0.1"} }),
 			slice, []string{"10.96.0.7", "192.0.2.1"},
-			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0, nil}},
 		},
 		{
 			"node port",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.Ports[0].NodePort = 30080 }),
 			slice, []string{"10.96.0.7"},
-			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0, nil}},
+		},
+		{
+			"load balancer",
+			balanced("10.97.0.1"),
+			slice, []string{"10.96.0.7", "10.97.0.1"},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.97.0.1:80"), web.Endpoints, 0, nil}},
+		},
+		{
+			"load balancer that is a proxy, one with another's address, an external address of its range",
+			balanced("10.96.0.8", func(s *v1.Service) {
+				proxy := v1.LoadBalancerIngress{IP: "10.97.0.2", IPMode: ptr(v1.LoadBalancerIPModeProxy)}
+				s.Status.LoadBalancer.Ingress = append(s.Status.LoadBalancer.Ingress, proxy)
+				s.Spec.ExternalIPs = []string{"10.97.0.3"}
+			}),
+			slice, []string{"10.96.0.7"}, []rule{web},
+		},
+		{
+			"load balancer with sources",
+			balanced("10.97.0.1", func(s *v1.Service) { s.Spec.LoadBalancerSourceRanges = []string{"10.88.0.4/30"} }),
+			slice, []string{"10.96.0.7", "10.97.0.1"},
+			[]rule{web, {
+				web.Name + " of the load balancer", at(v1.ProtocolTCP, "10.97.0.1:80"), web.Endpoints, 0,
+				prefixes("10.88.0.4/30", "10.88.0.1/32", "127.0.0.1/32", "10.97.0.1/32"),
+			}},
+		},
+		{
+			"address of a load balancer that it was once",
+			balanced("10.97.0.1", func(s *v1.Service) { s.Spec.Type = v1.ServiceTypeClusterIP }),
+			slice, []string{"10.96.0.7"}, []rule{web},
 		},
 		{
 			"affinity with the default time",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.SessionAffinity = v1.ServiceAffinityClientIP }),
 			slice, []string{"10.96.0.7"},
-			[]rule{{web.Name, web.Frontends, web.Endpoints, 3 * time.Hour}},
+			[]rule{{web.Name, web.Frontends, web.Endpoints, 3 * time.Hour, nil}},
 		},
 		{
 			"ready before terminating",
@@ -121,7 +169,7 @@ func TestDesired(t *testing.T) {
 		{
 			"slice of another protocol",
 			testService("10.96.0.7"), testSlice(v1.ProtocolUDP, 8080, endpoint("10.88.0.2")),
-			[]string{"10.96.0.7"}, []rule{{web.Name, web.Frontends, nil, 0}},
+			[]string{"10.96.0.7"}, []rule{{web.Name, web.Frontends, nil, 0, nil}},
 		},
 	}
 	for _, c := range cases {
@@ -156,8 +204,8 @@ func TestNamedPortsOfSeveralSlices(t *testing.T) {
 	all := []*discovery.EndpointSlice{slice("10.88.0.3", 8081, 9091), slice("10.88.0.2", 8080, 9090)}
 	got := desired([]*v1.Service{service}, all, nil, testNode)
 	want := []rule{
-		{"default/web:80/TCP", at(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0},
-		{"default/web:90/TCP", at(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0},
+		{"default/web:80/TCP", at(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0, nil},
+		{"default/web:90/TCP", at(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0, nil},
 	}
 	if !reflect.DeepEqual(got.Rules, want) {
 		t.Errorf("rules\n%+v, want\n%+v", got.Rules, want)
@@ -181,7 +229,14 @@ func TestBalancer(t *testing.T) {
 		t.Fatal("picked from nothing")
 	}
 	b.update([]netip.AddrPort{first, second}, 0)
-	picks(first, second, first)
+	b.admit(prefixes("10.88.0.2/32"))
+	if _, _, found := b.pick(client, nil); found {
+		t.Fatal("picked for a client that is not admitted")
+	}
+	b.admit(prefixes("10.88.0.2/32", "10.88.0.8/31"))
+	picks(first, second)
+	b.admit(nil)
+	picks(first)
 	if got, _, _ := b.pick(client, []netip.AddrPort{second}); got != first {
 		t.Fatalf("picked %s, which had failed", got)
 	}

@@ -12,14 +12,14 @@
 // TCP connection with a reset and a UDP packet with "port unreachable", which
 // is what kube-proxy's REJECT rules do.
 //
-// Where two ask for one place, a ClusterIP goes before a node port, an external
-// address and a host port, whatever their names. No address of the ranges of
-// pods and Services is served for another than its owner, and none of the
-// node's own ports. What one client can take is bounded: flows.go, places.go.
+// Where two ask for one place, a ClusterIP goes before a node port, a load
+// balancer, an external address and a host port, whatever their names. No
+// address of the ranges of pods and Services is served for another than its
+// owner, and none of the node's own ports. What one client can take is bounded: flows.go, places.go.
 //
 // What differs from kube-proxy: an endpoint sees the node's address instead of
 // the client's, and a connection is accepted before its endpoint has been
 // reached. A traffic policy Local without endpoints on the node refuses
-// instead of dropping. SCTP, load balancer addresses and health check node
-// ports are not served.
+// instead of dropping, and so does a load balancer for a client that is none of
+// its sources. SCTP and health check node ports are not served.
 package services

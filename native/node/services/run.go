@@ -41,6 +41,7 @@ func On(c cluster.Cluster) Node {
 		Name:      c.NodeName,
 		Addresses: []netip.Addr{c.NodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
 		Ranges:    []netip.Prefix{c.Pods, c.Services},
+		Balanced:  c.LoadBalancers,
 		Ports:     []uint16{c.APIPort, c.KubeletPort},
 	}
 }

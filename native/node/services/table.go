@@ -99,6 +99,7 @@ func (t *table) balance(rules []rule) map[frontend]*balancer {
 			b = newBalancer(time.Now)
 		}
 		b.update(r.Endpoints, r.Affinity)
+		b.admit(r.Sources)
 		balancers[r.Name] = b
 		for _, place := range r.Frontends {
 			if len(r.Endpoints) > 0 {

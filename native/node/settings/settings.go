@@ -39,10 +39,11 @@ type Settings struct {
 
 // Cluster has the ranges of addresses, the domain of names, and the port of the API.
 type Cluster struct {
-	Pods     netip.Prefix `json:"pods"`
-	Services netip.Prefix `json:"services"`
-	Domain   string       `json:"domain"`
-	APIPort  uint16       `json:"api-port"`
+	Pods          netip.Prefix `json:"pods"`
+	Services      netip.Prefix `json:"services"`
+	LoadBalancers netip.Prefix `json:"load-balancers"`
+	Domain        string       `json:"domain"`
+	APIPort       uint16       `json:"api-port"`
 }
 
 // Node is what the node is called.
@@ -101,8 +102,9 @@ type Manifest struct {
 
 // Parts of a node that can be left out.
 const (
-	DNS      = "dns"
-	Services = "services"
+	DNS          = "dns"
+	LoadBalancer = "loadbalancer"
+	Services     = "services"
 )
 
 // Read reads a document to the end of its file; one that is empty sets nothing.
@@ -145,6 +147,9 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 		services = s.Cluster.Services
 	}
 	one = one.In(pods, services)
+	if s.Cluster.LoadBalancers.IsValid() {
+		one.LoadBalancers = s.Cluster.LoadBalancers
+	}
 	if s.Cluster.Domain != "" {
 		one.Domain = s.Cluster.Domain
 	}
