@@ -35,6 +35,7 @@ from sandkube.cluster.ports import Ports
 from sandkube.cluster.processes import end_descendants, kill_descendants, opened_descendant, signal_descendant
 from sandkube.cluster.relay import COMMAND
 from sandkube.cluster.sandbox import Sandbox
+from sandkube.cluster.told import how_it_ended, next_line, object_of, sentence
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
 from sandkube.run import base_environment
@@ -132,7 +133,7 @@ class Supervisor:
     def _fail(self, error: BaseException) -> None:
         """Note the first failure and end the sandbox."""
         if self._failed is None and not self._stopping:
-            failed = error if isinstance(error, Failed) else Failed("supervisor", _sentence(error))
+            failed = error if isinstance(error, Failed) else Failed("supervisor", sentence(error))
             self._failed = failed.event | {"log": self._logs.last()}
         self._end_sandbox()
 
@@ -147,12 +148,12 @@ class Supervisor:
             signal_descendant(self._main.pid, signal.SIGKILL)  # the rest follows when it has ended
 
     async def _read_log(self, stream: asyncio.StreamReader) -> None:
-        while line := await _line(stream):
+        while line := await next_line(stream):
             self._logs.write(line)
 
     async def _read_stages(self, stream: asyncio.StreamReader) -> None:
-        while line := await _line(stream):
-            event = _event(line)
+        while line := await next_line(stream):
+            event = object_of(line)
             if event is None:
                 self._logs.write(line)
             else:
@@ -189,7 +190,7 @@ class Supervisor:
             assert forwarder.stdout is not None
             assert forwarder.stderr is not None
             self._keep(self._read_log(forwarder.stderr))
-            found = _PORT_LINE.match(await _line(forwarder.stdout))
+            found = _PORT_LINE.match(await next_line(forwarder.stdout))
             if found is None:
                 await forwarder.wait()
                 if await self._ends():
@@ -203,7 +204,7 @@ class Supervisor:
             refused = 0
             if self._port != int(found.group(1)) or not self._place.kubeconfig.exists():
                 self._open_access(int(found.group(1)))
-            while line := await _line(forwarder.stdout):  # two for each connection
+            while line := await next_line(forwarder.stdout):  # two for each connection
                 if line.startswith(b"Container ") and b" stopped." in line:
                     return
             await forwarder.wait()
@@ -283,7 +284,7 @@ class Supervisor:
         try:
             await self._ports.open(self._configured)
         except (OSError, UserError) as error:
-            raise Failed("publish", _sentence(error)) from None
+            raise Failed("publish", sentence(error)) from None
 
     async def _boot(self) -> int:
         self._bounded.enter()
@@ -322,7 +323,7 @@ class Supervisor:
         event: dict[str, Any] = self._failed or {
             "type": "failed",
             "component": "sandbox",
-            "error": exceeded or f"the sandbox ended ({_how(status)})",
+            "error": exceeded or f"the sandbox ended ({how_it_ended(status)})",
             "log": [*self._logs.last(), *self._logs.complaint()],
         }
         with contextlib.suppress(OSError, UserError):
@@ -363,37 +364,6 @@ def _at_end(pid: int, work: Callable[[], None]) -> Iterator[None]:
             yield
         finally:
             loop.remove_reader(process)
-
-
-def _event(line: bytes) -> dict[str, Any] | None:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        return None
-    return event if isinstance(event, dict) else None
-
-
-def _sentence(error: BaseException) -> str:
-    if isinstance(error, OSError):
-        return f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror)
-    return str(error) if isinstance(error, UserError) else repr(error)
-
-
-def _how(status: int) -> str:
-    """How runsc ended: by a signal itself, or because its sandbox did (128 and the signal)."""
-    if status in (-signal.SIGKILL, 128 + signal.SIGKILL):
-        return "killed by signal 9; did this machine run out of memory?"
-    return f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-
-
-async def _line(stream: asyncio.StreamReader) -> bytes:
-    """The next line, a part of one that is too long, or b"" at the end."""
-    try:
-        return await stream.readuntil(b"\n")
-    except asyncio.IncompleteReadError as error:
-        return error.partial
-    except asyncio.LimitOverrunError as error:
-        return await stream.readexactly(error.consumed)
 
 
 def main(arguments: list[str]) -> int:
