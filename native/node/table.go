@@ -13,6 +13,7 @@ import (
 
 	"sandkube/node/boot"
 	"sandkube/node/components"
+	"sandkube/node/fixes"
 	"sandkube/node/loadbalancer"
 	"sandkube/node/manifests"
 	"sandkube/node/pki"
@@ -51,7 +52,7 @@ func (n *node) preparation() []units.Unit {
 // runtime is containerd. Its shims and their containers live on when it ends, and it finds them again.
 func (n *node) runtime() []units.Unit {
 	run := func(ctx context.Context, ready func()) error {
-		err := components.Containerd(ctx, n.sink.Component("containerd"), n.plan.Runc(), n.settings.Containerd.Arguments, ready)
+		err := components.Containerd(ctx, n.sink.Component("containerd"), fixes.SealedRunc, n.settings.Containerd.Arguments, ready)
 		return lastWord("containerd", n.sink.Tail("containerd"), err)
 	}
 	return []units.Unit{

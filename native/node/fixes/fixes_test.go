@@ -174,12 +174,12 @@ func TestOlderThan(t *testing.T) {
 }
 
 func TestValues(t *testing.T) {
-	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: PlainRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20}
+	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: SealedRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20}
 	if got := choose(t, complete(), nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts := bare()
-	want = Values{Cluster: cluster.Default, Runtime: PatchedRunc, SpareMemory: 50 << 20}
+	want = Values{Cluster: cluster.Default, Runtime: SealedRunc, SpareMemory: 50 << 20}
 	if got := choose(t, facts, nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
@@ -197,7 +197,7 @@ func TestRender(t *testing.T) {
 	plan := choose(t, complete(), nil)
 	for text, want := range map[string]string{
 		"{{.Cluster.Pods}} {{.Cluster.DNS}}":            "10.88.0.0/24 10.96.0.10",
-		"a = {{.Unprivileged}}\nb = \"{{.Runtime}}\"\n": "a = true\nb = \"" + PlainRunc + "\"\n",
+		"a = {{.Unprivileged}}\nb = \"{{.Runtime}}\"\n": "a = true\nb = \"" + SealedRunc + "\"\n",
 		"{{if .IgnoreKernelVersion}}x{{end}}y":          "y",
 		"{{.Unknown}}":                                  "error",
 		"{{.Unprivileged":                               "error",

@@ -32,7 +32,10 @@ const (
 	WrappedRunc = "/usr/bin/runc-wrapper"
 )
 
-// Runc is the program that runs containers, behind the wrapper or not.
+// SealedRunc leads to a sealed copy of the one that is used.
+const SealedRunc = "/run/sandkube/runc"
+
+// Runc is the program that runs containers, behind the wrapper or not; SealedRunc is its copy.
 func (p Plan) Runc() string {
 	if p.Used(CapLastCap) == Patch {
 		return PatchedRunc
@@ -53,7 +56,7 @@ func (p Plan) Values(of cluster.Cluster) Values {
 		Cluster:              of,
 		Unprivileged:         p.Used(UnprivilegedSysctls) == Nothing,
 		IgnoreKernelVersion:  p.Used(KernelVersion) == Patch,
-		Runtime:              p.Runc(),
+		Runtime:              SealedRunc,
 		LocalStorageAccounts: p.Used(StorageStatistics) != Setting,
 		SpareMemory:          of.Spare(TotalMemory()),
 	}
