@@ -21,7 +21,7 @@ from sandkube.cluster.bound import refuse_in_place
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.place import Place, place
-from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.pod import Kubectl, have_running, table
 from sandkube.cluster.ports import Publication
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.sandbox import KINDS, choose
@@ -116,7 +116,7 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
         else:
             _check_same(one, made.configured, publish, keep=keep)
             log.say(f"cluster {name} is running already")
-        table = apply(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
+        have_running(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
         if params["wait"]:
             count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline)
             log.say(f"{count} workloads are rolled out")
@@ -124,15 +124,15 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
             merged = kubeconfig.user_file(os.environ)
             kubeconfig.merge(one, home.kubectl().resolve(), merged)
             log.say(f"{merged} has the context {kubeconfig.context(name)}, which is the current one")
-    log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
-    if not params["json"]:
-        _show_use(home, one, client, table)
+        log.tell(PodRunning(name, round(time.monotonic() - began, 2), str(one.kubeconfig), str(client)))
+        if not params["json"]:
+            log.result(f"{table(Kubectl(made.kubectl, one, deadline))}\n")
+            _show_use(home, one, client)
     return 0
 
 
-def _show_use(home: Home, one: Place, client: Path, table: str) -> None:
+def _show_use(home: Home, one: Place, client: Path) -> None:
     flag = "" if one.name == "default" else f" --name {one.name}"
-    log.result(f"{table}\n")
     for each in ports.open_of(one):
         log.result(f"{each}/{each.network} leads to {each.of}")
     log.result(

@@ -96,7 +96,18 @@ def _present(kubectl: Kubectl) -> bool:
 
 
 def apply(kubectl: Kubectl, *, fresh: bool, deadline: Deadline | None = None) -> str:
-    """Have the pod Running and ready, within two minutes if there is no deadline; returns the table of `get pods`.
+    """Have the pod Running and ready; returns the table of pods. For the rest, see `have_running` and `table`."""
+    have_running(kubectl, fresh=fresh, deadline=deadline)
+    return table(kubectl)
+
+
+def table(kubectl: Kubectl) -> str:
+    """What `get pods` shows. Raises UserError."""
+    return kubectl("get", "pods", "--output=wide").stdout.decode().rstrip()
+
+
+def have_running(kubectl: Kubectl, *, fresh: bool, deadline: Deadline | None = None) -> None:
+    """Have the pod Running and ready, within two minutes if there is no deadline.
 
     `fresh`: nobody can have made it yet. Raises UserError with the pod's events.
     """
@@ -113,4 +124,3 @@ def apply(kubectl: Kubectl, *, fresh: bool, deadline: Deadline | None = None) ->
             events = kubectl("get", "events", "--field-selector", f"involvedObject.name={NAME}").stdout
         said = f"{error.message}\n{events.decode(errors='replace')}".rstrip()
         raise UserError(said, hint=error.hint) from None
-    return kubectl("get", "pods", "--output=wide").stdout.decode().rstrip()
