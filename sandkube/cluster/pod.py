@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster.deadline import LONGEST, NEVER, Deadline
+from sandkube.cluster.api import Api
+from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.place import Place, needs_running
 from sandkube.errors import UserError
 from sandkube.run import CommandFailed, Finished, TimedOut, base_environment, run
 
 NAME = "test-100-final"
+_PODS = "/api/v1/namespaces/default/pods"
 _PATIENCE = 120.0  # seconds
 _ANSWER = 10.0  # seconds that kubectl has beyond a deadline, to say what it waited for
 POD: dict[str, Any] = {
@@ -112,15 +114,29 @@ def have_running(kubectl: Kubectl, *, fresh: bool, deadline: Deadline | None = N
     `fresh`: nobody can have made it yet. Raises UserError with the pod's events.
     """
     kubectl = replace(kubectl, deadline=deadline or Deadline(_PATIENCE))
-    if fresh or not _present(kubectl):
-        kubectl("create", "--validate=false", "--filename=-", stdin=json.dumps(POD).encode())
+    api = Api(kubectl.place, kubectl.deadline)
     try:
-        left = kubectl.deadline.left()
-        patience = f"{LONGEST if left is None else left:.3f}s"
-        kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", f"--timeout={patience}")
+        if fresh or not _present(kubectl):
+            api.post(_PODS, POD)
+        _await_ready(api, kubectl)
+    finally:
+        api.close()
+
+
+def _await_ready(api: Api, kubectl: Kubectl) -> None:
+    try:
+        while True:  # a server ends each watch at some time
+            for event in api.watch(f"{_PODS}?watch=true&fieldSelector=metadata.name={NAME}"):
+                if _ready(event["object"]):
+                    return
     except UserError as error:
         events = b""
         with suppress(UserError):
             events = kubectl("get", "events", "--field-selector", f"involvedObject.name={NAME}").stdout
         said = f"{error.message}\n{events.decode(errors='replace')}".rstrip()
         raise UserError(said, hint=error.hint) from None
+
+
+def _ready(found: dict[str, Any]) -> bool:
+    conditions = found.get("status", {}).get("conditions", [])
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)

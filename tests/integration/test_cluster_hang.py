@@ -16,7 +16,7 @@ import pytest
 from sandkube.cluster import in_place, pod, start, stop
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.place import Place, State, birth, boot_id, place
-from sandkube.cluster.pod import Kubectl, apply
+from sandkube.cluster.pod import Kubectl, table
 from sandkube.cluster.processes import with_words
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.progress import OWED, WHOLE, Progress
@@ -40,6 +40,7 @@ home, bundle = Checkout(lambda *words: 0, outputs=Path(sys.argv[1])), Path(sys.a
 release_signals()
 made = Programs(bundle / "runsc", bundle, Path("/"))
 words = {"name": "a", "port": 0, "timeout": float(sys.argv[3]), "json": False, "keep": False}
+words |= {"publish": (), "wait": False, "kubeconfig-merge": False}
 sys.exit(guarded(lambda: run_cluster(home, words, made, time.monotonic(), "")))
 """
 
@@ -217,7 +218,7 @@ def test_who_owes_what() -> None:
     assert Progress([*WHOLE]).whole
 
 
-def test_an_api_that_does_not_answer_is_a_sentence(one: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kubectl_that_does_not_end_is_a_sentence(one: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod, "_ANSWER", 0.2)
     one.folder.mkdir(parents=True)
     one.write(State("running", os.getpid(), birth(os.getpid()), boot_id(), "sandkube-1", 1.0))
@@ -225,7 +226,7 @@ def test_an_api_that_does_not_answer_is_a_sentence(one: Place, monkeypatch: pyte
     kubectl.write_text("#!/bin/sh\nexec sleep 600\n")
     kubectl.chmod(0o755)
     with pytest.raises(UserError) as caught:
-        apply(Kubectl(kubectl, one), fresh=True, deadline=Deadline(0.1))
+        table(Kubectl(kubectl, one, Deadline(0.1)))
     (one.folder / "state.json").unlink()
-    assert re.fullmatch(r"kubectl create --validate=false: cluster a gave no answer in \d s", caught.value.message)
+    assert re.fullmatch(r"kubectl get pods: cluster a gave no answer in \d s", caught.value.message)
     assert caught.value.hint == "./do logs --name a apiserver shows more; --timeout gives it longer"

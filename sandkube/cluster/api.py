@@ -1,0 +1,105 @@
+"""The API of a cluster over one connection, for what cannot wait until kubectl has started, which takes 0.15 s.
+
+The connection ends with the cluster: its other end is the supervisor's, or the node's.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import re
+import ssl
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from sandkube.cluster.deadline import Deadline
+from sandkube.cluster.place import Place, needs_running
+from sandkube.errors import UserError
+
+_FIELD = re.compile(
+    r"^\s+(server|certificate-authority-data|client-certificate-data|client-key-data): (\S+)$", re.MULTILINE
+)
+"""The lines of the node's kubeconfig (native/node/pki) that say where and who."""
+
+
+class Api:
+    """A client as the administrator; not for several threads. Each call raises UserError."""
+
+    def __init__(self, one: Place, deadline: Deadline) -> None:
+        self._place, self._deadline = one, deadline
+        self._connection: http.client.HTTPSConnection | None = None
+
+    def post(self, path: str, body: object) -> None:
+        """Make an object."""
+        with self._faults(f"POST {path}"):
+            self._answer("POST", path, json.dumps(body)).read()
+
+    def watch(self, path: str) -> Iterator[dict[str, Any]]:
+        """The events of a watch, whose query is in the path, until the server ends it."""
+        with self._faults(f"GET {path}"):
+            for line in self._answer("GET", path):
+                yield json.loads(line)
+                self._in_time()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _answer(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
+        connection = self._connection = self._connection or self._connect()
+        self._in_time()
+        connection.request(method, path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if not 200 <= answer.status < 300:
+            raise UserError(f"cluster {self._place.name}: {_reason(answer.read())}")
+        return answer
+
+    def _connect(self) -> http.client.HTTPSConnection:
+        found = dict(_FIELD.findall(self._place.kubeconfig.read_text()))
+        address = urlsplit(found["server"])
+        authority = base64.b64decode(found["certificate-authority-data"]).decode()
+        context = ssl.create_default_context(cadata=authority)
+        with tempfile.TemporaryDirectory(dir=self._place.folder) as name:
+            pair = [Path(name, each) for each in ("certificate", "key")]
+            for path, field in zip(pair, ("client-certificate-data", "client-key-data"), strict=True):
+                path.touch(mode=0o600)
+                path.write_bytes(base64.b64decode(found[field]))
+            context.load_cert_chain(*map(str, pair))
+        left = self._deadline.left()
+        connection = http.client.HTTPSConnection(str(address.hostname), address.port, context=context, timeout=left)
+        connection.connect()
+        return connection
+
+    def _in_time(self) -> None:
+        left = self._deadline.left()
+        if left == 0:
+            raise TimeoutError
+        if self._connection is not None:
+            self._connection.sock.settimeout(left)
+
+    @contextmanager
+    def _faults(self, call: str) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise UserError(
+                f"{call}: cluster {self._place.name} gave no answer in {self._deadline.seconds:.0f} s",
+                hint=f"./do logs --name {self._place.name} apiserver shows more; --timeout gives it longer",
+            ) from None
+        except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            needs_running(self._place)
+            raise UserError(f"{call}: cluster {self._place.name}: {error!r}") from None
+
+
+def _reason(answer: bytes) -> str:
+    """What a Status says; the text, where it is none."""
+    try:
+        return str(json.loads(answer)["message"])
+    except (ValueError, KeyError, TypeError):
+        return answer.decode(errors="replace").strip()
