@@ -23,6 +23,7 @@ from sandkube.cluster.processes import tree_of
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.status import row
 from sandkube.errors import UserError
+from tests.anywhere.packages import install
 from tests.cluster.conftest import ROOT, Cluster, api_through_a_port, boot, bounded, inside, of_kind, ordinary_python
 from tests.cluster.test_hostile import create, pod, service
 
@@ -281,9 +282,10 @@ def test_a_store_in_a_container(native: Programs, tmp_path: Path, outputs: Path)
 
 
 @NEEDS_ROOT
-@pytest.mark.skipif(not shutil.which("newuidmap"), reason="there is no newuidmap (package uidmap)")
-@pytest.mark.skipif(not Path("/etc/subuid").exists(), reason="there is no /etc/subuid")
 def test_an_ordinary_user_with_cgroups(native: Programs, tmp_path_factory: pytest.TempPathFactory) -> None:
+    install({"newuidmap": "uidmap"})
+    for path in (Path("/etc/subuid"), Path("/etc/subgid")):  # which others are bound over
+        path.touch()
     base = tmp_path_factory.mktemp("ordinary")
     for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
         folder.chmod(folder.stat().st_mode | 0o011)
