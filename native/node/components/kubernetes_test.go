@@ -78,12 +78,12 @@ func under(t *testing.T) string {
 
 func TestUnder(t *testing.T) {
 	folder := under(t)
-	k := &Kubernetes{cluster: cluster.Default}
-	arguments, err := k.apiserverArguments()
+	made := &Kubernetes{cluster: cluster.Default}
+	arguments, err := made.apiserverArguments()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, each := range append(arguments, k.managerArguments()...) {
+	for _, each := range append(arguments, made.managerArguments()...) {
 		if strings.Contains(each, "/run/sandkube") {
 			t.Errorf("%s is not below %s", each, folder)
 		}
@@ -125,7 +125,6 @@ func TestConditions(t *testing.T) {
 			{Type: v1.NodeDiskPressure, Status: v1.ConditionTrue}, {Type: v1.NodeReady, Status: status},
 		}}}
 	}
-	isReady := Earlier{}.isReady
 	addresses := func(each ...v1.EndpointAddress) *v1.Endpoints { //nolint:staticcheck // as APIServed
 		return &v1.Endpoints{Subsets: []v1.EndpointSubset{{Addresses: each}}} //nolint:staticcheck // as APIServed
 	}
@@ -135,11 +134,11 @@ func TestConditions(t *testing.T) {
 		object    runtime.Object
 		wanted    bool
 	}{
-		{"ready", isReady, ready(v1.ConditionTrue), true},
-		{"not ready", isReady, ready(v1.ConditionFalse), false},
-		{"unknown", isReady, ready(v1.ConditionUnknown), false},
-		{"no condition", isReady, &v1.Node{}, false},
-		{"another kind", isReady, &v1.Pod{}, false},
+		{"ready", Earlier{}.isReady, ready(v1.ConditionTrue), true},
+		{"not ready", Earlier{}.isReady, ready(v1.ConditionFalse), false},
+		{"unknown", Earlier{}.isReady, ready(v1.ConditionUnknown), false},
+		{"no condition", Earlier{}.isReady, &v1.Node{}, false},
+		{"another kind", Earlier{}.isReady, &v1.Pod{}, false},
 		{"an address", hasAddress, addresses(v1.EndpointAddress{IP: "10.88.0.1"}), true}, //nolint:staticcheck // as APIServed
 		{"no address", hasAddress, addresses(), false},
 		{"no subset", hasAddress, &v1.Endpoints{}, false}, //nolint:staticcheck // as APIServed
@@ -159,12 +158,36 @@ func refusal(reason metav1.StatusReason, code int32) metav1.Status {
 	return metav1.Status{TypeMeta: kind, Status: metav1.StatusFailure, Reason: reason, Message: "no", Code: code}
 }
 
+// namespaces answers a list or a watch of them: there is default.
+func namespaces(to http.ResponseWriter, request *http.Request) {
+	to.Header().Set("Content-Type", "application/json")
+	meta := metav1.ObjectMeta{Name: metav1.NamespaceDefault, ResourceVersion: "1"}
+	one := v1.Namespace{TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: meta}
+	if request.URL.Query().Get("watch") == "" {
+		list := metav1.TypeMeta{Kind: "NamespaceList", APIVersion: "v1"}
+		_ = json.NewEncoder(to).Encode(v1.NamespaceList{TypeMeta: list, ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []v1.Namespace{one}})
+		return
+	}
+	end := *one.DeepCopy()
+	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	if request.URL.Query().Get("sendInitialEvents") != "" { // otherwise it has listed them
+		_ = json.NewEncoder(to).Encode(map[string]any{"type": watch.Added, "object": one})
+		_ = json.NewEncoder(to).Encode(map[string]any{"type": watch.Bookmark, "object": end})
+	}
+	_ = http.NewResponseController(to).Flush()
+	<-request.Context().Done()
+}
+
 // api answers as an API server does that has some names already; it tells what was made.
 func api(t *testing.T, taken ...string) (*rest.Config, func() []string) {
 	t.Helper()
 	var lock sync.Mutex
 	var made []string
 	server := httptest.NewServer(http.HandlerFunc(func(to http.ResponseWriter, request *http.Request) {
+		if request.Method == http.MethodGet {
+			namespaces(to, request)
+			return
+		}
 		var object metav1.PartialObjectMetadata
 		_ = json.NewDecoder(request.Body).Decode(&object)
 		to.Header().Set("Content-Type", "application/json")
