@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -258,12 +256,8 @@ func TestAPIAnswersAfterRefusals(t *testing.T) {
 const role = "SANDKUBE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(role) {
-	case "exit":
+	if os.Getenv(role) != "" {
 		os.Exit(7)
-	case "wait":
-		fmt.Println("up")
-		time.Sleep(time.Minute)
 	}
 	os.Exit(m.Run())
 }
@@ -282,44 +276,4 @@ func TestCommand(t *testing.T) {
 	if err := Command(exec.Command("/no/program")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("one that is not there: %v", err)
 	}
-}
-
-// A thread that ends takes with it, by PR_SET_PDEATHSIG, what it has started: none may end that has.
-func TestCommandOutlivesThreads(t *testing.T) {
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(program)
-	command.Env = []string{role + "=wait"}
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command.Stdout = writer
-	ended := make(chan error, 1)
-	go func() { ended <- Command(command) }()
-	if _, err := reader.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	for range 20 { // each ends the threads that it gets, with those that were idle among them
-		var all sync.WaitGroup
-		gate := make(chan struct{})
-		for range 50 {
-			all.Go(func() {
-				goruntime.LockOSThread()
-				<-gate
-			})
-		}
-		time.Sleep(10 * time.Millisecond)
-		close(gate)
-		all.Wait()
-	}
-	select {
-	case err := <-ended:
-		t.Fatalf("it ended with a thread: %v", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	_ = command.Process.Kill()
-	<-ended
 }
