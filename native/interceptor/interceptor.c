@@ -115,8 +115,7 @@ static _Noreturn void become(char **words, int go, int tell)
 		}
 		report.error = errno;
 	}
-	(void)!write(tell, &report, sizeof report);
-	_exit(OWN_ERROR);
+	_exit(write(tell, &report, sizeof report) == sizeof report ? OWN_ERROR : OWN_ERROR);
 }
 
 static void pass_on(int signal)

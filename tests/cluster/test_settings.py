@@ -192,7 +192,11 @@ def test_without_what_serves_pods(programs: Programs, outputs: Path) -> None:
     assert "sandkube-node" in inside(made, "ps -o args").stdout
     assert not (made.place.logs / "traffic.log").exists()
     assert made.kubectl("get", "service", "kube-dns", "--namespace=kube-system", "--ignore-not-found").stdout == b""
-    assert executed(made, "wget -T 2 -q -O- http://10.96.0.1:443/ 2>&1; nslookup kubernetes.default; echo end") != ""
+    ask = "nslookup -type=a kubernetes.default.svc.cluster.local 10.96.0.10"
+    said = executed(made, f"nc -w 2 10.96.0.1 443 </dev/null && echo reached; timeout 3 {ask}; echo end")
+    assert "reached" not in said
+    assert "10.96.0.1\n" not in said
+    assert said.endswith("end\n")
     assert "10.96.0.10" not in inside(made, "ip -4 addr").stdout
 
 

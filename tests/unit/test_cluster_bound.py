@@ -1,17 +1,25 @@
-"""A bound on all of a cluster, on machines that are made of files. They show which files are written, and no kernel's
-answer: version 2 is tried nowhere else; version 1 by tests/cluster/test_bound.py, where cgroups can be made.
+"""A bound on all of a cluster, on machines that are made of files, and on this one if cgroups can be made. Files show
+what is written, and no kernel's answer: where this machine has version 1, version 2 is tried nowhere else.
 """
 
 from __future__ import annotations
 
 import os
+import select
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from sandkube.cluster import bound, cgroups
+from sandkube.cluster import bound, cgroups, start, stop
 from sandkube.cluster.bound import Bound, Bounded, bound_of
+from sandkube.cluster.configured import Configured
+from sandkube.cluster.place import place
+from sandkube.cluster.processes import tree_of
+from sandkube.cluster.status import row
 from sandkube.errors import UserError
+from tests.unit.fake_runsc import BOOTS, WAITS, programs
 from tests.unit.test_cluster_cgroups import ALL, Be, Machine, machine, mine, session, version_1
 
 __all__ = ["machine", "mine"]
@@ -132,3 +140,68 @@ def test_what_a_document_says() -> None:
     bound.refuse_in_place(Bound())
     with pytest.raises(UserError, match="a node in place has no sandbox of its own to bound"):
         bound.refuse_in_place(Bound(pids=5000))
+
+
+GREEDY = """\
+while not os.path.exists(scenario + "/go"):
+    time.sleep(0.05)
+taken = b"x" * (600 << 20)
+"""
+
+
+def test_on_this_machine(tmp_path: Path) -> None:
+    """A stand-in for the sandbox takes more than the bound: the kernel ends it, and the supervisor says why."""
+    wanted = Bound(512 << 20, 3000)
+    try:
+        wanted.check(native=False)
+    except UserError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    one = place(tmp_path, "a")
+    asked = {"disable": [], "sandbox": {"memory": wanted.memory, "pids": wanted.pids}}
+    made = programs(tmp_path / "bundle", BOOTS + GREEDY + WAITS)
+    try:
+        with one.lock():
+            list(start.start(one, replace(made, configured=Configured("options", document=asked))))
+        folders = cgroups.recorded(one.folder / "bound.json")
+        assert folders
+        state = one.read()
+        assert state is not None
+        inside = set.intersection(*({*cgroups.processes(each)} for each in folders))
+        assert inside >= {*tree_of(state.pid)}
+        with state.opened() as supervisor:
+            assert supervisor is not None
+            (tmp_path / "bundle/go").touch()
+            assert select.select([supervisor], [], [], 60)[0]
+        assert row(one).reason.startswith("sandbox: the cluster asked for more memory than its bound of 512 MiB; ")
+        assert not [each for each in folders if each.exists()]
+        assert not (one.folder / "bound.json").exists()
+    finally:
+        if one.folder.exists():
+            stop.stop(one)
+
+
+def test_what_a_killed_supervisor_leaves_is_removed(tmp_path: Path) -> None:
+    wanted = Bound(pids=3000)
+    try:
+        wanted.check(native=False)
+    except UserError as error:
+        pytest.skip(f"{error.message}; {error.hint}")
+    one = place(tmp_path, "a")
+    asked = {"disable": [], "sandbox": {"memory": 0, "pids": wanted.pids}}
+    made = replace(programs(tmp_path / "bundle", BOOTS + WAITS), configured=Configured("options", document=asked))
+    try:
+        with one.lock():
+            list(start.start(one, made))
+        folders = cgroups.recorded(one.folder / "bound.json")
+        state = one.read()
+        assert state is not None
+        with state.opened() as supervisor:
+            assert supervisor is not None
+            os.kill(state.pid, signal.SIGKILL)
+            assert select.select([supervisor], [], [], 60)[0]
+        assert [each for each in folders if each.exists()] == folders != []
+        stop.stop(one)
+        assert not [each for each in folders if each.exists()]
+    finally:
+        if one.folder.exists():
+            stop.stop(one)

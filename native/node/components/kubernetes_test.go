@@ -4,14 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -78,12 +76,12 @@ func under(t *testing.T) string {
 
 func TestUnder(t *testing.T) {
 	folder := under(t)
-	k := &Kubernetes{cluster: cluster.Default}
-	arguments, err := k.apiserverArguments()
+	made := &Kubernetes{cluster: cluster.Default}
+	arguments, err := made.apiserverArguments()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, each := range append(arguments, k.managerArguments()...) {
+	for _, each := range append(arguments, made.managerArguments()...) {
 		if strings.Contains(each, "/run/sandkube") {
 			t.Errorf("%s is not below %s", each, folder)
 		}
@@ -125,7 +123,6 @@ func TestConditions(t *testing.T) {
 			{Type: v1.NodeDiskPressure, Status: v1.ConditionTrue}, {Type: v1.NodeReady, Status: status},
 		}}}
 	}
-	isReady := Earlier{}.isReady
 	addresses := func(each ...v1.EndpointAddress) *v1.Endpoints { //nolint:staticcheck // as APIServed
 		return &v1.Endpoints{Subsets: []v1.EndpointSubset{{Addresses: each}}} //nolint:staticcheck // as APIServed
 	}
@@ -135,11 +132,11 @@ func TestConditions(t *testing.T) {
 		object    runtime.Object
 		wanted    bool
 	}{
-		{"ready", isReady, ready(v1.ConditionTrue), true},
-		{"not ready", isReady, ready(v1.ConditionFalse), false},
-		{"unknown", isReady, ready(v1.ConditionUnknown), false},
-		{"no condition", isReady, &v1.Node{}, false},
-		{"another kind", isReady, &v1.Pod{}, false},
+		{"ready", Earlier{}.isReady, ready(v1.ConditionTrue), true},
+		{"not ready", Earlier{}.isReady, ready(v1.ConditionFalse), false},
+		{"unknown", Earlier{}.isReady, ready(v1.ConditionUnknown), false},
+		{"no condition", Earlier{}.isReady, &v1.Node{}, false},
+		{"another kind", Earlier{}.isReady, &v1.Pod{}, false},
 		{"an address", hasAddress, addresses(v1.EndpointAddress{IP: "10.88.0.1"}), true}, //nolint:staticcheck // as APIServed
 		{"no address", hasAddress, addresses(), false},
 		{"no subset", hasAddress, &v1.Endpoints{}, false}, //nolint:staticcheck // as APIServed
@@ -259,12 +256,8 @@ func TestAPIAnswersAfterRefusals(t *testing.T) {
 const role = "SANDKUBE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	switch os.Getenv(role) {
-	case "exit":
+	if os.Getenv(role) != "" {
 		os.Exit(7)
-	case "wait":
-		fmt.Println("up")
-		time.Sleep(time.Minute)
 	}
 	os.Exit(m.Run())
 }
@@ -283,44 +276,4 @@ func TestCommand(t *testing.T) {
 	if err := Command(exec.Command("/no/program")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("one that is not there: %v", err)
 	}
-}
-
-// A thread that ends takes with it, by PR_SET_PDEATHSIG, what it has started: none may end that has.
-func TestCommandOutlivesThreads(t *testing.T) {
-	program, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command := exec.Command(program)
-	command.Env = []string{role + "=wait"}
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	command.Stdout = writer
-	ended := make(chan error, 1)
-	go func() { ended <- Command(command) }()
-	if _, err := reader.Read(make([]byte, 1)); err != nil {
-		t.Fatal(err)
-	}
-	for range 20 { // each ends the threads that it gets, with those that were idle among them
-		var all sync.WaitGroup
-		gate := make(chan struct{})
-		for range 50 {
-			all.Go(func() {
-				goruntime.LockOSThread()
-				<-gate
-			})
-		}
-		time.Sleep(10 * time.Millisecond)
-		close(gate)
-		all.Wait()
-	}
-	select {
-	case err := <-ended:
-		t.Fatalf("it ended with a thread: %v", err)
-	case <-time.After(100 * time.Millisecond):
-	}
-	_ = command.Process.Kill()
-	<-ended
 }

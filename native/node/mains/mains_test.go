@@ -49,7 +49,13 @@ var known = map[string]string{
 	"utilerrors.NewAggregate":         "components.APIServer",
 	"AddMetrics":                      "one registry for the process: the manager's command adds it",
 	"Run":                             "components.APIServer",
-	"runCommand":                      "components.Scheduler: Setup and Run",
+	"runCommand":                      "components.Scheduler: the rows below",
+	"FeatureGateFor":                  "gates are the API server's, set before any other component starts",
+	"fmt.Fprintf":                     "an error is a component's end",
+	"context.WithCancel":              "the node's own context",
+	"cancel":                          "as above",
+	"server.SetupSignalHandler":       "a process may have one, and it is the kubelet's",
+	"Setup":                           "components.Scheduler",
 	"len":                             "",
 }
 
@@ -158,10 +164,13 @@ func TestMainPackages(t *testing.T) {
 // What is run instead of a command here is all that the command's own function does.
 func TestWhatCommandsDo(t *testing.T) {
 	check(t, "cli.Run", calls(function(t, filepath.Join(source(t, "k8s.io/component-base"), "cli/run.go"), "run")))
-	app := filepath.Join(source(t, "k8s.io/kubernetes"), "cmd/kube-apiserver/app/server.go")
+	programs := filepath.Join(source(t, "k8s.io/kubernetes"), "cmd")
+	server, scheduler := filepath.Join(programs, "kube-apiserver/app/server.go"), filepath.Join(programs, "kube-scheduler/app/server.go")
 	for _, field := range []string{"PersistentPreRunE", "RunE"} {
-		check(t, "kube-apiserver's "+field, calls(value(t, function(t, app, "NewAPIServerCommand"), field)))
+		check(t, "kube-apiserver's "+field, calls(value(t, function(t, server, "NewAPIServerCommand"), field)))
+		check(t, "kube-scheduler's "+field, calls(value(t, function(t, scheduler, "NewSchedulerCommand"), field)))
 	}
+	check(t, "kube-scheduler's runCommand", calls(function(t, scheduler, "runCommand")))
 }
 
 func function(t *testing.T, path, name string) ast.Node {
