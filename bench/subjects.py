@@ -287,6 +287,3 @@ def kwok(enter: Enter = as_it_is) -> Iterator[Booted]:
             yield Booted(clock.stages, _pids(folder), Client(kubeconfig))
         finally:
             _delete(folder)
-
-
-SUBJECTS: Mapping[str, Callable[..., object]] = {"ours": ours, "bare": bare, "kwok": kwok}
