@@ -62,15 +62,24 @@ func remove(ctx context.Context, node *node, word string) error {
 	return err
 }
 
-// users are the pods that have a container of an image, whether it runs or not.
+// users are the pods that have a container of an image which runs or may be started again.
 func (n *node) users(ctx context.Context, id string) ([]string, error) {
-	answer, err := n.pods.ListContainers(ctx, &cri.ListContainersRequest{})
+	containers, err := n.pods.ListContainers(ctx, &cri.ListContainersRequest{})
 	if err != nil {
 		return nil, err
 	}
+	sandboxes, err := n.pods.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return nil, err
+	}
+	live := map[string]bool{}
+	for _, each := range sandboxes.Items {
+		live[each.Id] = each.State == cri.PodSandboxState_SANDBOX_READY
+	}
 	var found []string
-	for _, each := range answer.Containers {
-		if each.ImageRef == id {
+	for _, each := range containers.Containers {
+		ended := each.State == cri.ContainerState_CONTAINER_EXITED && !live[each.PodSandboxId]
+		if each.ImageRef == id && !ended {
 			labels := each.Labels
 			found = append(found, fmt.Sprintf("pod %s/%s", labels["io.kubernetes.pod.namespace"], labels["io.kubernetes.pod.name"]))
 		}
