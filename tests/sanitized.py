@@ -22,7 +22,7 @@ from tests.clones import ROOT
 
 FUZZ = ROOT / "tests/fuzz"
 TARGETS: Mapping[str, tuple[str, ...]] = {
-    "arguments": ("userns/cgroups.c", "userns/fail.c", "userns/trial.c"),
+    "arguments": ("userns/cgroups.c", "userns/fail.c", "userns/first.c", "userns/trial.c", "userns/users.c"),
     "bundle": (),
     "cgroups": ("userns/fail.c",),
     "rules": (),

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,7 +148,7 @@ def test_limits_are_enforced(mine: Cluster) -> None:
     reason = "jsonpath={.status.containerStatuses[0].state.terminated.reason}"
     mine.kubectl("wait", "pod/takes", "--for=jsonpath={.status.phase}=Failed", "--timeout=60s")
     assert mine.kubectl("get", "pod", "takes", f"--output={reason}").stdout == b"OOMKilled"
-    spins = pod("spins", ["sh", "-c", "cat /proc/self/cgroup; while :; do :; done"])
+    spins = pod("spins", ["sh", "-c", "while :; do :; done"])
     spins["spec"]["containers"][0]["resources"] = {"limits": {"cpu": "100m"}}
     create(mine, spins)
     mine.kubectl("wait", "pod/spins", "--for=condition=Ready", "--timeout=60s")
@@ -233,6 +234,24 @@ def delegated(name: str) -> tuple[list[Path], list[Path]]:
         for path in (folder, *folder.glob("cgroup.*"), *folder.glob("tasks")):
             os.chown(path, USER, USER)
     return [*made.values()], inner or [*made.values()]
+
+
+@NEEDS_ROOT
+def test_a_store_in_a_container(native: Programs, tmp_path: Path, outputs: Path) -> None:
+    """There the store is on an overlay itself, and the kernel allows two of them on each other."""
+    store = tmp_path / "store"
+    options = [f"lowerdir={native.runsc.parents[2]}"]
+    for each in ("upper", "work"):
+        tmp_path.joinpath(each).mkdir()
+        options.append(f"{each}dir={tmp_path / each}")
+    store.mkdir()
+    subprocess.run(["mount", "-t", "overlay", "-o", ",".join(options), "store", store], check=True)
+    try:
+        made = boot(place(outputs, "stacked"), replace(native, runsc=store / "usr/bin/userns"))
+        apply(made.kubectl, fresh=True)
+        stop.stop(made.place)
+    finally:
+        subprocess.run(["umount", "--lazy", store], check=True)
 
 
 @NEEDS_ROOT

@@ -100,7 +100,7 @@ def test_a_boot_that_takes_too_long_says_what_is_missing(one: Place, hang: Calla
     told = overdue(one, hang)
     about = (
         "not up within 5 s: the last stage was access, missing are probe, settings, network, images, certificates, "
-        "datastore, containerd, accounts, services, dns, ready, service, controllers; sandbox owes probe"
+        "datastore, containerd, accounts, manifests, services, dns, ready, service, controllers; sandbox owes probe"
     )
     assert told.message == f"cluster a is {about}"
     assert told.hint == (
@@ -201,8 +201,8 @@ def test_a_signal_ends_a_boot_that_hangs(one: Place, hang: Callable[[Place], Non
 
 def test_every_stage_of_the_node_has_somebody_who_owes_it() -> None:
     table = (ROOT / "native/node/table.go").read_text()
-    rows = re.findall(r'^\t\t{Name: "([\w-]+)",(?: Owner: "([\w-]+)",)?(.*)}', table, re.MULTILINE)
-    owed = {name: owner or name for name, owner, rest in rows if "Silent: true" not in rest}
+    rows = re.findall(r'^\t\t{Name: (?:"|traffic\.)([\w-]+)"?,(?: Owner: "([\w-]+)",)?(.*)}', table, re.MULTILINE)
+    owed = {name.lower(): owner or name.lower() for name, owner, rest in rows if "Silent: true" not in rest}
     assert owed | {"probe": "sandbox", "access": "sandbox"} == {**OWED}
     assert WHOLE - {*OWED} == set()
 

@@ -1,4 +1,4 @@
-"""Every parser of the C programs against what libFuzzer makes up: 3 s each, or as many as SANDKUBE_FUZZ_SECONDS says.
+"""Every parser of the C programs against what libFuzzer makes up: 15 s each, or as many as SANDKUBE_FUZZ_SECONDS says.
 
 What was found is a file in tests/fuzz/corpus, each of which is tried first. `python -m bench.fuzz` runs longer.
 """
@@ -12,7 +12,7 @@ import pytest
 
 from tests.sanitized import FUZZ, TARGETS, fuzz, fuzzer, need_clang
 
-SECONDS = int(os.environ.get("SANDKUBE_FUZZ_SECONDS", "3"))
+SECONDS = int(os.environ.get("SANDKUBE_FUZZ_SECONDS", "15"))
 
 
 def test_every_target_is_run() -> None:
