@@ -33,7 +33,7 @@ _Opens = Callable[[BinaryIO], IO[bytes]]
 _PACKED: dict[bytes, _Opens] = {
     b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
     b"BZh": lambda stream: bz2.BZ2File(stream),
-    b"\xfd7zXZ\0": lambda stream: lzma.LZMAFile(stream),
+    b"\xfd7zXZ\0": lambda stream: lzma.LZMAFile(stream),  # noqa: SIM115 - its user closes it
 }
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
