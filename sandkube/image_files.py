@@ -30,7 +30,11 @@ _HEADERS = 4 << 20  # bytes of headers before one member, which tarfile holds in
 _ENTRIES = 1_000_000
 _COPY = "was it copied to its end? Copy it again, or have it made anew"
 _Opens = Callable[[BinaryIO], IO[bytes]]
-_PACKED: dict[bytes, _Opens] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_PACKED: dict[bytes, _Opens] = {
+    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"BZh": lambda stream: bz2.BZ2File(stream),
+    b"\xfd7zXZ\0": lambda stream: lzma.LZMAFile(stream),  # noqa: SIM115 - its user closes it
+}
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 

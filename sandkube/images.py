@@ -252,7 +252,9 @@ def _of_docker(files: Files) -> Held:
     document, _ = reader.document(_MANIFEST)
     if not isinstance(document, list):
         raise reader.wrong(f"{_MANIFEST} is not what docker save writes")
-    found, missing, others = [], [], set()
+    found: list[Image] = []
+    missing: list[str] = []
+    others: set[str] = set()
     for entry in document:
         file = _inner(reader.get(_MANIFEST, entry, "Config", str))
         names = tuple(map(str, reader.get(_MANIFEST, entry, "RepoTags", list, ())))

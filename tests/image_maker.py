@@ -114,7 +114,8 @@ def layout(images: Sequence[Made], *, nested: bool = False) -> dict[str, bytes]:
 
 def docker(images: Sequence[Made]) -> dict[str, bytes]:
     """The files of an archive as `docker save` made it until version 25, and podman makes it."""
-    files, entries = {}, []
+    files: dict[str, bytes] = {}
+    entries = []
     for one in images:
         layers = {f"{digest(each).removeprefix('sha256:')}/layer.tar": each for each in one.blobs}
         config = f"{digest(one.config).removeprefix('sha256:')}.json"

@@ -34,9 +34,18 @@ func list(ctx context.Context, node *node, _ string) error {
 	return nil
 }
 
-// remove takes a name from an image that has several, and removes one that has no other.
+// remove says {} when it is done.
 func remove(ctx context.Context, node *node, word string) error {
-	answer, err := node.images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: word}})
+	if err := node.take(ctx, word); err != nil {
+		return err
+	}
+	say(struct{}{})
+	return nil
+}
+
+// take takes a name from an image that has several, and removes one that has no other.
+func (n *node) take(ctx context.Context, word string) error {
+	answer, err := n.images.ImageStatus(ctx, &cri.ImageStatusRequest{Image: &cri.ImageSpec{Image: word}})
 	if err != nil {
 		return err
 	}
@@ -47,7 +56,7 @@ func remove(ctx context.Context, node *node, word string) error {
 	case one.Pinned:
 		return fmt.Errorf("the image %s is a part of the node: no pod starts without it", word)
 	}
-	users, err := node.users(ctx, one.Id)
+	users, err := n.users(ctx, one.Id)
 	if err != nil {
 		return err
 	}
@@ -56,21 +65,30 @@ func remove(ctx context.Context, node *node, word string) error {
 	}
 	name, err := named(wanted{Names: []string{word}})
 	if err == nil && len(one.RepoTags) > 1 && slices.Contains(one.RepoTags, name.Names[0]) {
-		return node.unname(ctx, name.Names[0], one.Id)
+		return n.unname(ctx, name.Names[0], one.Id)
 	}
-	_, err = node.images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: one.Id}})
+	_, err = n.images.RemoveImage(ctx, &cri.RemoveImageRequest{Image: &cri.ImageSpec{Image: one.Id}})
 	return err
 }
 
-// users are the pods that have a container of an image, whether it runs or not.
+// users are the pods that have a container of an image which runs or may be started again.
 func (n *node) users(ctx context.Context, id string) ([]string, error) {
-	answer, err := n.pods.ListContainers(ctx, &cri.ListContainersRequest{})
+	containers, err := n.pods.ListContainers(ctx, &cri.ListContainersRequest{})
 	if err != nil {
 		return nil, err
 	}
+	sandboxes, err := n.pods.ListPodSandbox(ctx, &cri.ListPodSandboxRequest{})
+	if err != nil {
+		return nil, err
+	}
+	live := map[string]bool{}
+	for _, each := range sandboxes.Items {
+		live[each.Id] = each.State == cri.PodSandboxState_SANDBOX_READY
+	}
 	var found []string
-	for _, each := range answer.Containers {
-		if each.ImageRef == id {
+	for _, each := range containers.Containers {
+		ended := each.State == cri.ContainerState_CONTAINER_EXITED && !live[each.PodSandboxId]
+		if each.ImageRef == id && !ended {
 			labels := each.Labels
 			found = append(found, fmt.Sprintf("pod %s/%s", labels["io.kubernetes.pod.namespace"], labels["io.kubernetes.pod.name"]))
 		}
