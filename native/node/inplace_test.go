@@ -5,7 +5,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,14 +17,9 @@ import (
 
 const role = "SANDKUBE_TEST_ROLE"
 
-// TestMain is also what the tests start: a process that waits, alone or above another one.
+// TestMain is also what a test starts: a process that fails.
 func TestMain(m *testing.M) {
 	switch os.Getenv(role) {
-	case "wait":
-		time.Sleep(time.Minute)
-	case "above":
-		_ = child("wait").Start()
-		time.Sleep(time.Minute)
 	case "fail":
 		n := &node{stages: stages.New(os.Stdout, time.Now(), time.Now), sink: logs.New(io.Discard)}
 		n.tenant = &tenant{outcome: os.Stderr}
@@ -42,68 +36,11 @@ func child(as string) *exec.Cmd {
 	return command
 }
 
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within 20 s", what)
-		}
+func TestANodeInPlaceIsTheFirstProcess(t *testing.T) {
+	var n node
+	if err := n.settle(options{}); err == nil || n.tenant != nil {
+		t.Errorf("process %d: %v", os.Getpid(), err)
 	}
-}
-
-func TestDescendantsEnd(t *testing.T) {
-	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
-		t.Fatal(err)
-	}
-	other := child("wait")
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	above := child("above")
-	if err := above.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "a grandchild", func() bool { return len(below(above.Process.Pid)) == 1 })
-	all := below(os.Getpid())
-	if grandchild := below(above.Process.Pid)[0]; len(all) != 3 || !slices.Contains(all, grandchild) {
-		t.Errorf("below this process are %v, wanted three, %d among them", all, grandchild)
-	}
-	killDescendants()
-	if left := below(os.Getpid()); len(left) > 0 {
-		t.Errorf("%v are left", left)
-	}
-}
-
-func TestRooted(t *testing.T) {
-	if found, err := rooted(t.TempDir()); err != nil || len(found) > 0 {
-		t.Errorf("processes %v have a new folder as their root, %v", found, err)
-	}
-	if _, err := rooted("/no/folder"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a folder that is not there: %v", err)
-	}
-	// This process has /, but is in our mount namespace.
-	if found, err := rooted("/"); err != nil || slices.Contains(found, os.Getpid()) {
-		t.Errorf("this process is one of %v, %v", found, err)
-	}
-}
-
-func TestOneNodeANetwork(t *testing.T) {
-	var first, second tenant
-	options := options{api: 3} // a network of its own: the port is not asked for
-	if err := first.settle(options); err != nil {
-		t.Fatal(err)
-	}
-	if err := second.settle(options); err == nil || err.Error() != "another node runs in this sandbox already" {
-		t.Errorf("the second node: %v", err)
-	}
-	if second.claimed {
-		t.Error("the second node would take away what is the first one's")
-	}
-	_ = first.claim.Close()
-	if err := second.settle(options); err != nil {
-		t.Errorf("after the first one's end: %v", err)
-	}
-	_ = second.claim.Close()
 }
 
 func said(t *testing.T, tell func(*os.File)) string {
@@ -120,6 +57,7 @@ func said(t *testing.T, tell func(*os.File)) string {
 
 func TestTheOutcomeIsToldOnce(t *testing.T) {
 	n := &node{stages: stages.New(io.Discard, time.Now(), time.Now)}
+	whole := n.whole()
 	n.awaited.Store(int32(len(whole)))
 	got := said(t, func(outcome *os.File) {
 		n.tenant = &tenant{outcome: outcome}

@@ -17,9 +17,13 @@ func TestMounted(t *testing.T) {
 
 func TestOwnable(t *testing.T) {
 	folder := t.TempDir()
-	err := ownable(folder)
-	if root := os.Geteuid() == 0; root != (err == nil) {
-		t.Errorf("root: %v, %v", root, err)
+	numbers, err := os.ReadFile("/proc/self/uid_map")
+	if err != nil {
+		t.Fatal(err)
+	}
+	may := os.Geteuid() == 0 && !strings.HasSuffix(string(numbers), " 1\n") // as root, of a namespace of others too
+	if err := ownable(folder); may != (err == nil) {
+		t.Errorf("it may: %v, %v", may, err)
 	}
 	if entries, err := os.ReadDir(folder); err != nil || len(entries) > 0 {
 		t.Errorf("it leaves %v, %v", entries, err)

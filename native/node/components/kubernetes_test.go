@@ -25,29 +25,37 @@ import (
 	"k8s.io/client-go/rest"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app/options"
 
+	"sandkube/node/cluster"
 	"sandkube/node/pki"
+	"sandkube/node/settings"
 )
 
 // construct is New, once: what it touches is the process's.
-var construct = sync.OnceValues(func() (*Kubernetes, error) { return New(context.Background(), io.Discard) })
+var construct = sync.OnceValues(func() (*Kubernetes, error) {
+	return New(context.Background(), cluster.Default, settings.Settings{}, io.Discard)
+})
 
 func TestKubernetesKnowsEachArgument(t *testing.T) {
 	made, err := construct()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := parse("kube-apiserver", made.apiserver.Flags(), apiserverArguments()); err != nil {
+	arguments, err := made.apiserverArguments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := parse("kube-apiserver", made.apiserver.Flags(), arguments); err != nil {
 		t.Error(err)
 	}
-	if err := parse("kube-scheduler", *made.scheduler.Flags, schedulerArguments()); err != nil {
+	if err := parse("kube-scheduler", *made.scheduler.Flags, made.schedulerArguments()); err != nil {
 		t.Error(err)
 	}
-	if err := made.manager.ParseFlags(managerArguments()); err != nil {
+	if err := made.manager.ParseFlags(made.managerArguments()); err != nil {
 		t.Errorf("kube-controller-manager: %v", err)
 	}
 	flags := pflag.NewFlagSet("kubelet", pflag.ContinueOnError)
 	kubelet.NewKubeletFlags().AddFlags(flags)
-	if err := flags.Parse(kubeletArguments()); err != nil {
+	if err := flags.Parse(made.kubeletArguments()); err != nil {
 		t.Errorf("kubelet: %v", err)
 	}
 	err = parse("kube-scheduler", *made.scheduler.Flags, []string{"--no-such-flag"})
@@ -68,7 +76,12 @@ func under(t *testing.T) string {
 
 func TestUnder(t *testing.T) {
 	folder := under(t)
-	for _, each := range append(apiserverArguments(), managerArguments()...) {
+	made := &Kubernetes{cluster: cluster.Default}
+	arguments, err := made.apiserverArguments()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, each := range append(arguments, made.managerArguments()...) {
 		if strings.Contains(each, "/run/sandkube") {
 			t.Errorf("%s is not below %s", each, folder)
 		}
@@ -119,11 +132,11 @@ func TestConditions(t *testing.T) {
 		object    runtime.Object
 		wanted    bool
 	}{
-		{"ready", isReady, ready(v1.ConditionTrue), true},
-		{"not ready", isReady, ready(v1.ConditionFalse), false},
-		{"unknown", isReady, ready(v1.ConditionUnknown), false},
-		{"no condition", isReady, &v1.Node{}, false},
-		{"another kind", isReady, &v1.Pod{}, false},
+		{"ready", Earlier{}.isReady, ready(v1.ConditionTrue), true},
+		{"not ready", Earlier{}.isReady, ready(v1.ConditionFalse), false},
+		{"unknown", Earlier{}.isReady, ready(v1.ConditionUnknown), false},
+		{"no condition", Earlier{}.isReady, &v1.Node{}, false},
+		{"another kind", Earlier{}.isReady, &v1.Pod{}, false},
 		{"an address", hasAddress, addresses(v1.EndpointAddress{IP: "10.88.0.1"}), true}, //nolint:staticcheck // as APIServed
 		{"no address", hasAddress, addresses(), false},
 		{"no subset", hasAddress, &v1.Endpoints{}, false}, //nolint:staticcheck // as APIServed
@@ -143,12 +156,36 @@ func refusal(reason metav1.StatusReason, code int32) metav1.Status {
 	return metav1.Status{TypeMeta: kind, Status: metav1.StatusFailure, Reason: reason, Message: "no", Code: code}
 }
 
+// namespaces answers a list or a watch of them: there is default.
+func namespaces(to http.ResponseWriter, request *http.Request) {
+	to.Header().Set("Content-Type", "application/json")
+	meta := metav1.ObjectMeta{Name: metav1.NamespaceDefault, ResourceVersion: "1"}
+	one := v1.Namespace{TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: meta}
+	if request.URL.Query().Get("watch") == "" {
+		list := metav1.TypeMeta{Kind: "NamespaceList", APIVersion: "v1"}
+		_ = json.NewEncoder(to).Encode(v1.NamespaceList{TypeMeta: list, ListMeta: metav1.ListMeta{ResourceVersion: "1"}, Items: []v1.Namespace{one}})
+		return
+	}
+	end := *one.DeepCopy()
+	end.Annotations = map[string]string{metav1.InitialEventsAnnotationKey: "true"}
+	if request.URL.Query().Get("sendInitialEvents") != "" { // otherwise it has listed them
+		_ = json.NewEncoder(to).Encode(map[string]any{"type": watch.Added, "object": one})
+		_ = json.NewEncoder(to).Encode(map[string]any{"type": watch.Bookmark, "object": end})
+	}
+	_ = http.NewResponseController(to).Flush()
+	<-request.Context().Done()
+}
+
 // api answers as an API server does that has some names already; it tells what was made.
 func api(t *testing.T, taken ...string) (*rest.Config, func() []string) {
 	t.Helper()
 	var lock sync.Mutex
 	var made []string
 	server := httptest.NewServer(http.HandlerFunc(func(to http.ResponseWriter, request *http.Request) {
+		if request.Method == http.MethodGet {
+			namespaces(to, request)
+			return
+		}
 		var object metav1.PartialObjectMetadata
 		_ = json.NewDecoder(request.Body).Decode(&object)
 		to.Header().Set("Content-Type", "application/json")
