@@ -17,7 +17,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, BinaryIO, Protocol
+from typing import IO, BinaryIO, Protocol, cast
 
 from sandkube import tree
 from sandkube.errors import UserError
@@ -31,7 +31,7 @@ _ENTRIES = 1_000_000
 _COPY = "was it copied to its end? Copy it again, or have it made anew"
 _Opens = Callable[[BinaryIO], IO[bytes]]
 _PACKED: dict[bytes, _Opens] = {
-    b"\x1f\x8b": lambda stream: gzip.GzipFile(fileobj=stream),
+    b"\x1f\x8b": lambda stream: cast(IO[bytes], gzip.GzipFile(fileobj=stream)),
     b"BZh": lambda stream: bz2.BZ2File(stream),
     b"\xfd7zXZ\0": lambda stream: lzma.LZMAFile(stream),  # noqa: SIM115 - its user closes it
 }

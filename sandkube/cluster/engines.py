@@ -25,7 +25,7 @@ def saved(engine: str, image: str, scratch: Path) -> Iterator[Files]:
     with tempfile.TemporaryDirectory(dir=scratch) as folder, tempfile.TemporaryFile() as said:
         archive = Path(folder, "image.tar")
         try:
-            words = [program, "image", "save", "--output", archive, "--", image]
+            words: list[str | Path] = [program, "image", "save", "--output", archive, "--", image]
             run(words, env=os.environ, cwd=Path("/"), log=said)
         except CommandFailed:
             said.seek(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -40,7 +39,7 @@ def one(tmp_path: Path) -> Place:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A stand-in for podman, in a folder where programs are looked for."""
     folder = tmp_path / "programs"
     folder.mkdir()

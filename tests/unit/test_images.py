@@ -145,7 +145,7 @@ def test_other_platforms_alone_are_refused(bench: Bench, form: str) -> None:
 
 
 def broken(files: dict[str, bytes], name: str, data: bytes | None) -> dict[str, bytes]:
-    return {key: value for key, value in (files | {name: data}).items() if value is not None}  # type: ignore[dict-item]
+    return {key: value for key, value in (files | {name: data}).items() if value is not None}
 
 
 LAYOUT, DOCKER = layout([ONE]), docker([ONE])
