@@ -18,7 +18,7 @@ import (
 
 var four = netip.MustParsePrefix("10.97.0.0/30") // of which two can be had
 
-func service(name string, edits ...func(*v1.Service)) *v1.Service {
+func testService(name string, edits ...func(*v1.Service)) *v1.Service {
 	made := &v1.Service{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec:       v1.ServiceSpec{Type: v1.ServiceTypeLoadBalancer, Ports: []v1.ServicePort{{Port: 80}}},
@@ -53,18 +53,18 @@ func TestGive(t *testing.T) {
 		one    *v1.Service
 		want   string
 	}{
-		"the lowest":               {nil, service("a"), "10.97.0.1"},
-		"the next":                 {[]*v1.Service{service("b", has("10.97.0.1"))}, service("a"), "10.97.0.2"},
-		"one of another range":     {[]*v1.Service{service("b", has("10.98.0.1"))}, service("a"), "10.97.0.1"},
-		"what it has":              {nil, service("a", has("10.97.0.2")), "10.97.0.2"},
-		"not what two have":        {[]*v1.Service{service("b", has("10.97.0.2"))}, service("a", has("10.97.0.2")), "10.97.0.1"},
-		"not the last":             {nil, service("a", has("10.97.0.3")), "10.97.0.1"},
-		"what it asks for":         {nil, service("a", wants("10.97.0.2")), "10.97.0.2"},
-		"what it asks for anew":    {nil, service("a", has("10.97.0.2"), wants("10.97.0.1")), "10.97.0.1"},
-		"not what is not there":    {nil, service("a", wants("10.98.0.1")), "loadBalancerIP: 10.98.0.1 is no address of 10.97.0.0/30"},
-		"not what is no address":   {nil, service("a", wants("a")), "loadBalancerIP: a is no address of 10.97.0.0/30"},
-		"not what another has":     {[]*v1.Service{service("b", has("10.97.0.2"))}, service("a", wants("10.97.0.2")), "loadBalancerIP: default/b has 10.97.0.2"},
-		"nothing where all is out": {[]*v1.Service{service("b", has("10.97.0.2")), service("c", has("10.97.0.1"))}, service("a"), "all addresses of 10.97.0.0/30 are taken"},
+		"the lowest":               {nil, testService("a"), "10.97.0.1"},
+		"the next":                 {[]*v1.Service{testService("b", has("10.97.0.1"))}, testService("a"), "10.97.0.2"},
+		"one of another range":     {[]*v1.Service{testService("b", has("10.98.0.1"))}, testService("a"), "10.97.0.1"},
+		"what it has":              {nil, testService("a", has("10.97.0.2")), "10.97.0.2"},
+		"not what two have":        {[]*v1.Service{testService("b", has("10.97.0.2"))}, testService("a", has("10.97.0.2")), "10.97.0.1"},
+		"not the last":             {nil, testService("a", has("10.97.0.3")), "10.97.0.1"},
+		"what it asks for":         {nil, testService("a", wants("10.97.0.2")), "10.97.0.2"},
+		"what it asks for anew":    {nil, testService("a", has("10.97.0.2"), wants("10.97.0.1")), "10.97.0.1"},
+		"not what is not there":    {nil, testService("a", wants("10.98.0.1")), "loadBalancerIP: 10.98.0.1 is no address of 10.97.0.0/30"},
+		"not what is no address":   {nil, testService("a", wants("a")), "loadBalancerIP: a is no address of 10.97.0.0/30"},
+		"not what another has":     {[]*v1.Service{testService("b", has("10.97.0.2"))}, testService("a", wants("10.97.0.2")), "loadBalancerIP: default/b has 10.97.0.2"},
+		"nothing where all is out": {[]*v1.Service{testService("b", has("10.97.0.2")), testService("c", has("10.97.0.1"))}, testService("a"), "all addresses of 10.97.0.0/30 are taken"},
 	} {
 		got, err := knows(c.others...).give(c.one)
 		if err == nil && got.String() != c.want || err != nil && !strings.Contains(err.Error(), c.want) {
@@ -74,7 +74,7 @@ func TestGive(t *testing.T) {
 }
 
 func TestWhatWasGivenIsTakenUntilItIsFree(t *testing.T) {
-	first, second, third := service("a"), service("b"), service("c")
+	first, second, third := testService("a"), testService("b"), testService("c")
 	p := knows(first, second, third)
 	for _, each := range []*v1.Service{first, second, first} {
 		if _, err := p.give(each); err != nil {
@@ -95,7 +95,7 @@ func TestWhatWasGivenIsTakenUntilItIsFree(t *testing.T) {
 }
 
 func TestSCTP(t *testing.T) {
-	one := service("a", func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolSCTP })
+	one := testService("a", func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolSCTP })
 	_, err := balancers{knows()}.EnsureLoadBalancer(t.Context(), "", one, nil)
 	if err == nil || err.Error() != "port 80: SCTP is not served here" {
 		t.Error(err)
@@ -106,8 +106,8 @@ func TestSCTP(t *testing.T) {
 func TestController(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client := fake.NewClientset(
-		service("a"),
-		service("other", func(s *v1.Service) { s.Spec.LoadBalancerClass = new(string) }),
+		testService("a"),
+		testService("other", func(s *v1.Service) { s.Spec.LoadBalancerClass = new(string) }),
 		&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "runsc"}},
 	)
 	services := client.CoreV1().Services("default")
@@ -136,7 +136,7 @@ func TestController(t *testing.T) {
 		t.Fatal(err)
 	}
 	await("a", "")
-	if _, err := services.Create(ctx, service("b"), metav1.CreateOptions{}); err != nil {
+	if _, err := services.Create(ctx, testService("b"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	await("b", "10.97.0.1")
