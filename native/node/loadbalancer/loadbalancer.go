@@ -53,7 +53,7 @@ func run(ctx context.Context, client kubernetes.Interface, addresses netip.Prefi
 type cloud struct{ own *pool }
 
 func (cloud) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) {}
-func (c cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool)                { return balancers{c.own}, true }
+func (c cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool)                { return balancers(c), true }
 func (cloud) Instances() (cloudprovider.Instances, bool)                        { return nil, false }
 func (cloud) InstancesV2() (cloudprovider.InstancesV2, bool)                    { return nil, false }
 func (cloud) Zones() (cloudprovider.Zones, bool)                                { return nil, false }

@@ -34,7 +34,6 @@ func has(address string) func(*v1.Service) {
 }
 
 func wants(address string) func(*v1.Service) {
-	//lint:ignore SA1019 it is what people have to ask for an address by
 	return func(s *v1.Service) { s.Spec.LoadBalancerIP = address }
 }
 

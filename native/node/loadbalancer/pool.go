@@ -84,7 +84,6 @@ func (p *pool) taken(service *v1.Service) (map[netip.Addr]string, error) {
 }
 
 func (p *pool) choose(service *v1.Service, taken map[netip.Addr]string) (netip.Addr, error) {
-	//lint:ignore SA1019 it is what people have to ask for an address by
 	if text := service.Spec.LoadBalancerIP; text != "" {
 		address, err := netip.ParseAddr(text)
 		if err != nil || !p.usable(address) {
