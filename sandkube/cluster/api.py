@@ -9,6 +9,7 @@ import base64
 import http.client
 import json
 import re
+import select
 import ssl
 import tempfile
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ _FIELD = re.compile(
     r"^\s+(server|certificate-authority-data|client-certificate-data|client-key-data): (\S+)$", re.MULTILINE
 )
 """The lines of the node's kubeconfig (native/node/pki) that say where and who."""
+_FAREWELL = 5.0  # seconds for a supervisor to end after its sandbox
 
 
 class Api:
@@ -83,6 +85,12 @@ class Api:
         if self._connection is not None:
             self._connection.sock.settimeout(left)
 
+    def _await_end(self) -> None:
+        """The connection breaks first, then the supervisor says why the cluster ended, if it did."""
+        with self._place.supervisor() as supervisor:
+            if supervisor is not None:
+                select.select([supervisor], [], [], _FAREWELL)
+
     @contextmanager
     def _faults(self, call: str) -> Iterator[None]:
         try:
@@ -93,6 +101,7 @@ class Api:
                 hint=f"./do logs --name {self._place.name} apiserver shows more; --timeout gives it longer",
             ) from None
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
+            self._await_end()
             needs_running(self._place)
             raise UserError(f"{call}: cluster {self._place.name}: {error!r}") from None
 

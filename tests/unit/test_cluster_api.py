@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from sandkube.cluster import api as module
 from sandkube.cluster.api import Api
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.place import Place, State, birth, boot_id
@@ -129,11 +130,12 @@ def test_a_server_that_is_silent(one: Callable[[int], Place]) -> None:
     assert caught.value.hint == "./do logs --name a apiserver shows more; --timeout gives it longer"
 
 
-def test_a_cluster_that_ended_meanwhile(one: Callable[[int], Place]) -> None:
+def test_a_cluster_that_ended_meanwhile(one: Callable[[int], Place], monkeypatch: pytest.MonkeyPatch) -> None:
     place = one(1)
     place.write(State("failed", os.getpid(), birth(os.getpid()), boot_id(), "sandkube-1", 1.0, reason="it ended"))
     with pytest.raises(UserError, match="^cluster a failed: it ended"):
         Api(place, NEVER).post("/api", {})
     place.write(State("running", os.getpid(), birth(os.getpid()), boot_id(), "sandkube-1", 1.0))
+    monkeypatch.setattr(module, "_FAREWELL", 0.1)
     with pytest.raises(UserError, match=r"^POST /api: cluster a: ConnectionRefusedError"):
         Api(place, NEVER).post("/api", {})
