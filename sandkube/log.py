@@ -6,7 +6,7 @@ import contextlib
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sandkube import events
@@ -47,6 +47,13 @@ def download(name: str, address: str, received: int, size: int | None) -> None:
 def result(text: str) -> None:
     """What a command was asked for, on standard output. Raises RunRefused where that is refused, as by a full disk."""
     events.put(text, sys.stdout)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows of as many cells each, in columns. None is cut: a terminal wraps, a pipe gets whole lines."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        result("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def _line_count(path: Path | None) -> int:

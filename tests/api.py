@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import json
-import ssl
-import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+
+from sandkube.cluster.api import connection
 
 
 class Said(Protocol):
@@ -26,18 +22,7 @@ class Api:
 
     def __init__(self, kubectl: Callable[..., Said]) -> None:
         view = json.loads(kubectl("config", "view", "--raw", "--flatten", "--output=json").stdout)
-        cluster, user = view["clusters"][0]["cluster"], view["users"][0]["user"]
-        address = urlsplit(cluster["server"])
-        assert address.hostname
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        context = ssl.create_default_context(cadata=authority)
-        with tempfile.TemporaryDirectory() as name:
-            pair = [Path(name, each) for each in ("certificate", "key")]
-            for path, field in zip(pair, ("client-certificate-data", "client-key-data"), strict=True):
-                path.touch(mode=0o600)
-                path.write_bytes(base64.b64decode(user[field]))
-            context.load_cert_chain(*map(str, pair))
-        self._connection = http.client.HTTPSConnection(address.hostname, address.port, context=context, timeout=60)
+        self._connection = connection(view["clusters"][0]["cluster"] | view["users"][0]["user"], 60)
 
     def __call__(self, method: str, path: str, body: object = None) -> Any:
         """What the API answers; a body of PATCH is a merge patch. Raises AssertionError if that is an error."""

@@ -39,7 +39,5 @@ class Images(Verb):
         for each in found:
             id_ = each.id.removeprefix("sha256:")[:_ID]
             table += [(name, id_, f"{each.size / 1e6:.1f} MB") for name in each.names or ("<none>",)]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        for cells in table:
-            log.result("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        log.table(table)
         return 0

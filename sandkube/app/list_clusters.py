@@ -41,7 +41,7 @@ class ListClusters(Verb):
         elif form == "name":
             log.result("\n".join(row.name for row in found))
         else:
-            log.result("\n".join(_lines(found)))
+            log.table(_table(found))
         return 0
 
 
@@ -61,10 +61,9 @@ def _document(row: Row) -> Mapping[str, Any]:
     }
 
 
-def _lines(found: Sequence[Row]) -> list[str]:
-    table = [("NAME", "STATE", "NODES", "API", "PORTS")]
+def _table(found: Sequence[Row]) -> list[tuple[str, ...]]:
+    table: list[tuple[str, ...]] = [("NAME", "STATE", "NODES", "API", "PORTS")]
     for row in found:
         led = [f"{each}/{each.network}" for each in ports.open_of(Place(row.folder))] if row.node else []
         table.append((row.name, row.state, "1" if row.node else "0", row.address, ",".join(led)))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return table

@@ -45,9 +45,7 @@ def _show(found: Sequence[Row]) -> None:
         folder = shown(row.folder)
         data = "kept" if row.kept else ""
         table.append((row.name, row.state, age, row.sandbox, row.node, row.address, memory, data, folder))
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for cells in table:  # never cut: a terminal wraps, a pipe gets whole lines
-        log.result("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+    log.table(table)
     for row in found:
         if row.settings:
             log.say(f"{row.name}: its settings are those of {row.settings}")

@@ -12,7 +12,7 @@ import re
 import select
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,29 +54,19 @@ class Api:
             self._connection.close()
 
     def _answer(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        connection = self._connection = self._connection or self._connect()
+        opened = self._connection = self._connection or self._connect()
         self._in_time()
-        connection.request(method, path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
+        opened.request(method, path, body, {"Content-Type": "application/json"})
+        answer = opened.getresponse()
         if not 200 <= answer.status < 300:
             raise UserError(f"cluster {self._place.name}: {_reason(answer.read())}")
         return answer
 
     def _connect(self) -> http.client.HTTPSConnection:
         found = dict(_FIELD.findall(self._place.kubeconfig.read_text()))
-        address = urlsplit(found["server"])
-        authority = base64.b64decode(found["certificate-authority-data"]).decode()
-        context = ssl.create_default_context(cadata=authority)
-        with tempfile.TemporaryDirectory(dir=self._place.folder) as name:
-            pair = [Path(name, each) for each in ("certificate", "key")]
-            for path, field in zip(pair, ("client-certificate-data", "client-key-data"), strict=True):
-                path.touch(mode=0o600)
-                path.write_bytes(base64.b64decode(found[field]))
-            context.load_cert_chain(*map(str, pair))
-        left = self._deadline.left()
-        connection = http.client.HTTPSConnection(str(address.hostname), address.port, context=context, timeout=left)
-        connection.connect()
-        return connection
+        made = connection(found, self._deadline.left(), self._place.folder)
+        made.connect()
+        return made
 
     def _in_time(self) -> None:
         left = self._deadline.left()
@@ -104,6 +94,25 @@ class Api:
             self._await_end()
             needs_running(self._place)
             raise UserError(f"{call}: cluster {self._place.name}: {error!r}") from None
+
+
+def connection(
+    fields: Mapping[str, str], timeout: float | None, scratch: Path | None = None
+) -> http.client.HTTPSConnection:
+    """To the server of a kubeconfig with its certificates, by the fields of its cluster and its user; not made yet.
+
+    The key is in a file below `scratch` for a moment: ssl(3) takes none from memory.
+    """
+    address = urlsplit(fields["server"])
+    authority = base64.b64decode(fields["certificate-authority-data"]).decode()
+    context = ssl.create_default_context(cadata=authority)
+    with tempfile.TemporaryDirectory(dir=scratch) as name:
+        pair = [Path(name, each) for each in ("certificate", "key")]
+        for path, field in zip(pair, ("client-certificate-data", "client-key-data"), strict=True):
+            path.touch(mode=0o600)
+            path.write_bytes(base64.b64decode(fields[field]))
+        context.load_cert_chain(*map(str, pair))
+    return http.client.HTTPSConnection(str(address.hostname), address.port, context=context, timeout=timeout)
 
 
 def _reason(answer: bytes) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import pages
 from tests.anywhere.matrix import HEADER, RELEASES, ROWS, Elsewhere, Says, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -14,14 +15,7 @@ _TABLE = re.compile(re.escape("\n".join(HEADER)) + r"(\n\|.*)+")
 
 
 def test_the_table_on_the_page_is_the_one_that_is_tested(request: pytest.FixtureRequest) -> None:
-    page = ROOT / "README.md"
-    text = page.read_text()
-    if request.config.getoption("--rewrite"):
-        page.write_text(_TABLE.sub(lambda _: table(), text))
-        return
-    found = _TABLE.search(text)
-    assert found is not None
-    assert found.group(0) == table(), "./do golden writes it anew"
+    pages.has(request, _TABLE, table())
 
 
 def test_rows_have_names_of_their_own() -> None:

@@ -22,6 +22,7 @@ from sandkube.cluster.place import Place, place
 from sandkube.cluster.settings import INSTEAD, Settings, plain
 from sandkube.documents import toml_of
 from sandkube.errors import Problems, UserError
+from tests import pages
 from tests.settings import HEADER, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,14 +50,7 @@ def faults(folder: Path, text: str = "", **options: Any) -> list[str]:
 
 
 def test_the_table_on_the_page_is_that_of_the_records(request: pytest.FixtureRequest) -> None:
-    page = ROOT / "README.md"
-    text = page.read_text()
-    if request.config.getoption("--rewrite"):
-        page.write_text(_TABLE.sub(lambda _: table(), text))
-        return
-    found = _TABLE.search(text)
-    assert found is not None
-    assert found.group(0) == table(), "./do golden writes it anew"
+    pages.has(request, _TABLE, table())
 
 
 def test_the_example_on_the_page_is_read(tmp_path: Path) -> None:
