@@ -131,7 +131,6 @@ func (n *node) configure() error {
 	}
 	return errors.Join(
 		boot.Configure(n.plan, n.cluster, n.keep),
-		boot.Seal(n.plan.Runc(), fixes.SealedRunc),
 		os.WriteFile(planFile, plan, 0o600),
 		n.save(),
 		os.WriteFile(rulesFile, []byte(n.plan.Rules(boot.PreparedSettings)), 0o600),

@@ -55,8 +55,10 @@ func (n *node) runtime() []units.Unit {
 		err := components.Containerd(ctx, n.sink.Component("containerd"), fixes.SealedRunc, n.settings.Containerd.Arguments, ready)
 		return lastWord("containerd", n.sink.Tail("containerd"), err)
 	}
+	seal := func(context.Context) error { return boot.Seal(n.plan.Runc(), fixes.SealedRunc) }
 	return []units.Unit{
-		{Name: "containerd", Needs: prepared, Deadline: slow, Run: run, Again: true},
+		{Name: "runc", Owner: "node", Needs: []string{"settings"}, Deadline: quick, Silent: true, Do: seal},
+		{Name: "containerd", Needs: append(slices.Clone(prepared), "runc"), Deadline: slow, Run: run, Again: true},
 	}
 }
 
