@@ -67,6 +67,7 @@ func newNode(started time.Time) *node {
 	})
 	logs.Catch(n.sink.Current("node"))
 	components.NameClients(n.sink.Running)
+	components.Within()
 	klog.OsExit = n.exited
 	logrus.StandardLogger().ExitFunc = n.exited
 	return n

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"math"
 	"net"
 	"runtime/debug"
 	"slices"
@@ -75,6 +76,7 @@ type control struct {
 }
 
 func newControl(n *node) *control {
+	collect(hasty)
 	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
 	return &control{node: n, parts: newParts(wanted...), served: make(chan struct{})}
 }
@@ -173,6 +175,23 @@ func (c *control) kubelet(ctx context.Context, _ func()) error {
 	return c.components.Kubelet(ctx)
 }
 
+// collection says when garbage is collected: when the heap has grown by so many percent, or all of the memory is near a limit in
+// bytes.
+type collection struct {
+	percent int
+	limit   int64
+}
+
+var (
+	hasty   = collection{400, 256 << 20} // what a boot leaves is collected later: the processor has enough to do
+	thrifty = collection{40, math.MaxInt64}
+)
+
+func collect(as collection) {
+	debug.SetGCPercent(as.percent)
+	debug.SetMemoryLimit(as.limit)
+}
+
 // nodeReady also sees to the memory of the boot, which leaves much garbage: first pods start right after it; then the
 // node is mostly idle, and memory counts for more than time.
 func (c *control) nodeReady(ctx context.Context) error {
@@ -181,7 +200,7 @@ func (c *control) nodeReady(ctx context.Context) error {
 	}
 	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
 		time.AfterFunc(after, func() {
-			debug.SetGCPercent(40)
+			collect(thrifty)
 			boot.Trim()
 		})
 	}

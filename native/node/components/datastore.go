@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +13,11 @@ import (
 	"github.com/k3s-io/kine/pkg/drivers/generic"
 	"github.com/k3s-io/kine/pkg/drivers/sqlite"
 	"github.com/k3s-io/kine/pkg/endpoint"
+	"go.etcd.io/etcd/server/v3/embed"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"sandkube/node/files"
 )
@@ -32,6 +35,9 @@ var (
 // The write-ahead log is cut to this many bytes when it has been written back; it grows beyond only while that is not
 // possible. The database gives back what compaction frees. Both lie in memory.
 const logLimit = 8 << 20
+
+// connections is how many queries go on at once. None waits for another one: rows are read before the next is made.
+const connections = 4
 
 // parameters are kine's own (pkg/drivers/sqlite), and bounds.
 var parameters = fmt.Sprintf(
@@ -55,11 +61,15 @@ func Datastore(ctx context.Context, seed string, ready func()) error {
 	if err := plant(seed, database); err != nil {
 		return err
 	}
-	if err := Kine(ctx, database, DatastoreSocket); err != nil {
+	server, err := Kine(ctx, database, DatastoreSocket)
+	if err != nil {
 		return err
 	}
+	ended := make(chan error, 2)
+	go func() { ended <- server.Serve(listenInside(&ofDatastore)) }()
 	ready()
-	return attend(ctx)
+	go func() { ended <- attend(ctx) }()
+	return <-ended
 }
 
 // Checkpoint writes what is in the write-ahead log back to the database, and empties the log.
@@ -92,10 +102,22 @@ func plant(seed, database string) error {
 	return files.Replace(database, data, 0o600)
 }
 
-// Kine serves a database on a socket, "unix://PATH". The values are the defaults of kine's own command line (pkg/app,
-// v0.16.4), which its library does not fill in; so are the parameters of the database.
-func Kine(ctx context.Context, database, socket string) error {
+// Kine serves a database on a socket, "unix://PATH", by a server that may serve elsewhere too. The values are the defaults of
+// kine's own command line (pkg/app, v0.16.4) and server (pkg/endpoint), which its library does not fill in where the server is
+// another's; so are the parameters of the database.
+func Kine(ctx context.Context, database, socket string) (*grpc.Server, error) {
+	server := grpc.NewServer(
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: embed.DefaultGRPCKeepAliveMinTime}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			Time:    embed.DefaultGRPCKeepAliveInterval,
+			Timeout: embed.DefaultGRPCKeepAliveTimeout,
+		}),
+		grpc.MaxConcurrentStreams(embed.DefaultMaxConcurrentStreams),
+		grpc.MaxRecvMsgSize(embed.DefaultMaxRequestBytes+512<<10),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+	)
 	_, err := endpoint.Listen(ctx, endpoint.Config{
+		GRPCServer:          server,
 		Endpoint:            "sqlite://" + database + "?" + parameters,
 		Listener:            socket,
 		NotifyInterval:      5 * time.Second,
@@ -105,12 +127,17 @@ func Kine(ctx context.Context, database, socket string) error {
 		CompactBatchSize:    1000,
 		PollBatchSize:       500,
 		ConnectionPoolConfig: generic.ConnectionPoolConfig{
-			MaxIdle:     20, // of its library: with the 2 of its command line, each further query opens SQLite anew
-			MaxIdleTime: 2 * time.Minute,
+			// As many as a start has use for. To open SQLite takes forty system calls, and the API server begins with seventy
+			// queries at once: without a bound that was a quarter of its start. They stay open.
+			MaxOpen: connections,
+			MaxIdle: connections,
 		},
 	})
-	return err
+	return server, err
 }
+
+// socketPath is that of a socket, "unix://PATH".
+func socketPath(socket string) string { return strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//") }
 
 // attend returns why kine serves no more. Its library tells nobody, so it is asked by connections of our own.
 func attend(ctx context.Context) error {

@@ -85,7 +85,7 @@ func TestKineSaysThatItServes(t *testing.T) {
 	folder := under(t)
 	impatient(t)
 	datastorePatience = time.Minute
-	if err := Kine(t.Context(), filepath.Join(folder, "state.db"), DatastoreSocket); err != nil {
+	if _, err := Kine(t.Context(), filepath.Join(folder, "state.db"), DatastoreSocket); err != nil {
 		t.Fatal(err)
 	}
 	if err := serves(t.Context()); err != nil {

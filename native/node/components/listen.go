@@ -24,10 +24,13 @@ type accepted struct {
 
 // Listen opens the API's port on the node's addresses, and on no other: in gVisor a pod may have the port of a specific
 // address that a wildcard has already. Whoever connects before the API server runs waits. Listeners that somebody else
-// opened, in another network, are part of it.
+// opened, in another network, are part of it, and so is one for clients of this process.
 func Listen(of cluster.Cluster, others ...net.Listener) (net.Listener, error) {
 	port := strconv.Itoa(int(of.APIPort))
-	return ListenOn(others, net.JoinHostPort("127.0.0.1", port), net.JoinHostPort(of.NodeAddress.String(), port))
+	loopback := net.JoinHostPort("127.0.0.1", port)
+	apiAddress.Store(&loopback)
+	others = append(others, listenInside(&ofAPI))
+	return ListenOn(others, loopback, net.JoinHostPort(of.NodeAddress.String(), port))
 }
 
 // ListenOn is Listen on other addresses.

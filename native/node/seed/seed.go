@@ -174,7 +174,7 @@ func gather(ctx context.Context, client *clientv3.Client) (rows map[string][]byt
 // store writes rows into a new database, in the order of their keys.
 func store(ctx context.Context, rows map[string][]byte, path, folder string) error {
 	database, socket := filepath.Join(folder, "seed.db"), "unix://"+filepath.Join(folder, "seed.sock")
-	if err := components.Kine(ctx, database, socket); err != nil {
+	if _, err := components.Kine(ctx, database, socket); err != nil {
 		return err
 	}
 	client, err := connect(socket)
