@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
 	"k8s.io/component-base/version"
 
 	"sandkube/node/boot"
@@ -77,6 +78,7 @@ type control struct {
 
 func newControl(n *node) *control {
 	collect(hasty)
+	uuid.EnableRandPool() // each request has one, and each random number of its own would be a system call
 	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
 	return &control{node: n, parts: newParts(wanted...), served: make(chan struct{})}
 }
