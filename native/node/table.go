@@ -97,7 +97,8 @@ func (c *control) units() []units.Unit {
 		{Name: "accounts", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.accounts},
 		{Name: "manifests", Needs: api, Deadline: slow, Do: c.manifests},
 		{Name: "service", Owner: "apiserver", Needs: api, Deadline: slow, Do: c.service},
-		{Name: "scheduler", Needs: api, Silent: true, Run: c.schedule},
+		{Name: "admitted", Owner: "apiserver", Needs: api, Deadline: slow, Silent: true, Do: c.admitted},
+		{Name: "scheduler", Needs: []string{"admitted"}, Silent: true, Run: c.schedule},
 		{Name: "controllers", Owner: "controller-manager", Needs: running, Deadline: slow, Run: c.manage, Ready: c.controllers},
 		{Name: settings.LoadBalancer, Needs: []string{"ready"}, Silent: true, Run: c.balance},
 		{Name: traffic.Role, Needs: api, Silent: true, Run: c.traffic, Again: true},
@@ -227,6 +228,11 @@ func (c *control) manifests(ctx context.Context) error {
 
 func (c *control) service(ctx context.Context) error {
 	return components.APIServed(ctx, c.client(pki.Admin))
+}
+
+// admitted waits until clients are let in that only the rules of RBAC let in.
+func (c *control) admitted(ctx context.Context) error {
+	return traffic.Admits(ctx, c.client(pki.Scheduler))
 }
 
 func (c *control) schedule(ctx context.Context, _ func()) error {

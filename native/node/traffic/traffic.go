@@ -11,8 +11,12 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"sandkube/node/dns"
@@ -80,18 +84,44 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		go part(Services, func(ready func()) error { return serve(ctx, *settings.Services, ready) })
 	}
 	if names := settings.DNS; names != nil {
-		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready) })
+		go part(DNS, func(ready func()) error {
+			if _, err := admitted(ctx, names.Kubeconfig); err != nil {
+				return err
+			}
+			return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready)
+		})
 	}
 	return <-ended
 }
 
 func serve(ctx context.Context, settings ServicesSettings, ready func()) error {
-	config, err := clientcmd.BuildConfigFromFlags("", settings.Kubeconfig)
+	config, err := admitted(ctx, settings.Kubeconfig)
 	if err != nil {
 		return err
 	}
 	config.QPS, config.Burst = 50, 100
 	return services.Run(ctx, config, settings.Device, settings.Node, ready)
+}
+
+// admitted returns the configuration of a client when the API server lets it in.
+func admitted(ctx context.Context, kubeconfig string) (*rest.Config, error) {
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return config, Admits(ctx, config)
+}
+
+// Admits returns when the API server lets a client in that is no administrator: it answers before it knows its own rules (RBAC),
+// and who asks to watch something then is refused, and asks again after a second. Everybody may ask for the version.
+func Admits(ctx context.Context, config *rest.Config) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	return wait.PollUntilContextCancel(ctx, 20*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		return client.RESTClient().Get().AbsPath("/version").Do(ctx).Error() == nil, nil
+	})
 }
 
 // bound sets how many files may be open.
