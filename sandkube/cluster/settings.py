@@ -76,7 +76,7 @@ Argument = Annotated[str, matching('"--NAME" or "--NAME=VALUE"', r"--[A-Za-z0-9]
 Label = Annotated[str, matching("a label of letters, digits, -, _, . and /", r"[\w./-]+")]
 LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ and .", r"[\w.-]*")]
 Verbosity = Annotated[int, looks_like("a number from 0 to 10", lambda v: 0 <= v <= 10)]
-PARTS = ("dns", "loadbalancer", "services")
+PARTS = ("dns", "loadbalancer", "local-storage", "metrics-server", "services")
 Part = Annotated[str, matching(f"one of {', '.join(PARTS)}", "|".join(PARTS))]
 Table = Annotated[Mapping[str, Any], Shape(_document_fault)]
 
@@ -234,7 +234,7 @@ class Settings:
     verbosity: Verbosity = 0
     """how much Kubernetes logs, from 0 to 10, for all its components"""
     disable: Distinct[Part] = ()
-    """parts of the node that are left out: `dns`, `loadbalancer`, `services`"""
+    """parts of the node that are left out: `dns`, `loadbalancer`, `local-storage`, `metrics-server`, `services`"""
     manifests: str = ""
     """folder whose files `*.yaml`, `*.yml` and `*.json` are applied, in the order of their names"""
     cluster: Cluster = field(default_factory=Cluster)

@@ -155,7 +155,9 @@ def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     kubectl("apply", "--filename=-", stdin=json.dumps(POD))
     kubectl("wait", f"pod/{NAME}", "--for=condition=Ready", "--timeout=60s")
     line = next(line.split() for line in kubectl("get", "pods", "--output=wide").splitlines() if line.startswith(NAME))
-    assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.88.0.2", "runsc"])
+    assert (line[1:3], line[6]) == (["1/1", "Running"], "runsc")
+    address = line[5]
+    assert address.startswith("10.88.0.")
     assert kubectl("logs", NAME) == "ready\n"
     kubectl("label", "pod", NAME, "app=web")
     kubectl("expose", "pod", NAME, "--name=web", "--port=80", "--target-port=8080")
@@ -164,7 +166,7 @@ def test_the_archive_goes_in_and_kubectl_answers(guest: Guest) -> None:
     assert kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", f"{serve}; {fetch}") == "page\n"
     kubectl("apply", "--filename=-", stdin=json.dumps(POD | {"metadata": {"name": "other"}}))
     kubectl("wait", "pod/other", "--for=condition=Ready", "--timeout=60s")
-    for where in ("web.default.svc.cluster.local", "10.88.0.2:8080"):
+    for where in ("web.default.svc.cluster.local", f"{address}:8080"):
         assert kubectl("exec", "other", "--", "wget", "-q", "-O-", f"http://{where}/") == "page\n"
     kubeconfig = "KUBECONFIG=/opt/sandkube-node/state/kubeconfig /opt/sandkube-node/rootfs/usr/bin/kubectl"
     assert guest("/bin/sh", "-c", f"{kubeconfig} get --raw=/livez/ping").stdout == "ok"
@@ -346,7 +348,7 @@ def test_from_a_checkout_inside(programs: Programs, tmp_path: Path, *, locked: b
         started = do("run-cluster", "--in-place", "--name", "inside", settings)
         assert started.returncode == 0, started.stdout + started.stderr
         line = next(line.split() for line in started.stdout.splitlines() if line.startswith(NAME))
-        assert (line[1:3], line[5:7]) == (["1/1", "Running"], ["10.77.0.2", "there"])
+        assert (line[1:3], line[5][:8], line[6]) == (["1/1", "Running"], "10.77.0.", "there")
         (cluster,) = json.loads(do("status", "--json").stdout)
         assert (cluster["node"], cluster["address"]) == ("there", "https://127.0.0.1:7443")
         again = do("run-cluster", "--in-place", "--name", "inside", "--api-port=8443")

@@ -121,7 +121,7 @@ configuration = {started = 2020-01-01}
         "FILE: cluster.api-port: expected a port from 1 to 65535, got 0",
         "FILE: cluster.pods: expected an IPv4 range such as 10.88.0.0/24, got '10.88.0.1/24' (host bits are set)",
         "FILE: cluster.servics: unknown key (did you mean services?)",
-        "FILE: disable[0]: expected one of dns, loadbalancer, services, got 'dsn'",
+        "FILE: disable[0]: expected one of dns, loadbalancer, local-storage, metrics-server, services, got 'dsn'",
         "FILE: feature-gates.A: expected true or false, got 'yes'",
         'FILE: kubelet.arguments[0]: expected "--NAME" or "--NAME=VALUE", got \'v=4\'',
         "FILE: kubelet.configuration: holds datetime.date(2020, 1, 1), which JSON cannot hold",

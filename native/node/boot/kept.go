@@ -8,6 +8,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"sandkube/node/cluster"
 )
 
 // Kept is where a node finds the folder that outlives it, if it has one: a mount of the host's.
@@ -23,6 +25,7 @@ var kept = []struct {
 	{"db", "/var/lib/sandkube/db", 0o700, false},
 	{"logs", "/var/log/pods", 0o755, false},
 	{"pods", "/var/lib/kubelet/pods", 0o750, true},
+	{"claims", cluster.Storage, 0o700, false},
 	// What hostPath volumes are in by custom.
 	{"data", "/data", 0o755, false},
 	{"mnt", "/mnt", 0o755, false},

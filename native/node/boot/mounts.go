@@ -30,12 +30,13 @@ var fresh = []struct {
 // state is the folder that keeps containers; it must be able to hold the upper layers of overlays.
 const state = "/var/lib"
 
-// written are the folders that pods write into: layers of containers, and emptyDirs. Where state is memory, they are file
+// written are the folders that pods write into: layers of containers, emptyDirs, and claims. Where state is memory, they are file
 // systems of their own, each of a quarter of it: a pod that fills its disk leaves the datastore, containerd and the kubelet
 // theirs, so that it can be ended.
 var written = []string{
 	state + "/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
 	state + "/kubelet/pods",
+	cluster.Storage,
 }
 
 // Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
@@ -58,7 +59,7 @@ func Mounts(plan fixes.Plan, of cluster.Cluster, keep bool) error {
 			return err
 		}
 	}
-	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods"} {
+	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods", cluster.Storage} {
 		if err := os.MkdirAll(each, 0o700); err != nil {
 			return err
 		}

@@ -40,6 +40,9 @@ func (c Cluster) Usable(total uint64) uint64 {
 // Spare is what is to be left of a machine's memory: the kubelet ends pods when there is less, and promises less to pods.
 func (c Cluster) Spare(total uint64) uint64 { return total - c.Usable(total) + least }
 
+// Storage is the folder of claims: volumes of the class local-path are folders in it.
+const Storage = "/var/lib/sandkube/storage"
+
 // Default is the cluster of a node that nobody told anything else.
 var Default = Cluster{
 	NodeName:      "runsc",

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -62,6 +63,50 @@ func ControllersRun(ctx context.Context, config *rest.Config, earlier Earlier) e
 	return until(ctx, config, object{"serviceaccounts", metav1.NamespacePublic, "default", &v1.ServiceAccount{}}, exists)
 }
 
+// How long whoever starts a node has to start pods before the node's own, and for how long at most those wait for them.
+const (
+	headstart = time.Second
+	yielded   = 20 * time.Second
+)
+
+// OthersFirst returns when no pod waits to be started, a while after it was called, and in the end all the same: the first pods
+// of a cluster are its user's.
+func OthersFirst(ctx context.Context, config *rest.Config) error {
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, yielded)
+	defer cancel()
+	waiting := metav1.ListOptions{FieldSelector: "status.phase=" + string(v1.PodPending), Limit: 1}
+	err = wait.PollUntilContextCancel(ctx, headstart, false, func(ctx context.Context) (bool, error) {
+		found, err := client.CoreV1().Pods(metav1.NamespaceAll).List(ctx, waiting)
+		return err == nil && len(found.Items) == 0, nil
+	})
+	if wait.Interrupted(err) {
+		return nil
+	}
+	return err
+}
+
+// DeploymentAvailable returns when a deployment has as many pods that are ready as it wants, in the form that it has now.
+func DeploymentAvailable(ctx context.Context, config *rest.Config, namespace, name string) error {
+	return until(ctx, config, object{"deployments", namespace, name, &appsv1.Deployment{}}, available)
+}
+
+func available(event watch.Event) (bool, error) {
+	one, ok := event.Object.(*appsv1.Deployment)
+	if !ok || one.Status.ObservedGeneration < one.Generation {
+		return false, nil
+	}
+	for _, condition := range one.Status.Conditions {
+		if condition.Type == appsv1.DeploymentAvailable {
+			return condition.Status == v1.ConditionTrue, nil
+		}
+	}
+	return false, nil
+}
+
 // object is one of the API, and how it is read.
 type object struct {
 	resource, namespace, name string
@@ -74,8 +119,12 @@ func until(ctx context.Context, config *rest.Config, one object, condition watch
 	if err != nil {
 		return err
 	}
+	reader := client.CoreV1().RESTClient()
+	if _, ok := one.example.(*appsv1.Deployment); ok {
+		reader = client.AppsV1().RESTClient()
+	}
 	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, one.name)
-	all := cache.NewListWatchFromClient(client.CoreV1().RESTClient(), one.resource, one.namespace, selector)
+	all := cache.NewListWatchFromClient(reader, one.resource, one.namespace, selector)
 	if _, err := watchtools.UntilWithSync(ctx, all, one.example, nil, condition); err != nil {
 		return fmt.Errorf("waiting for %s %s: %w", one.resource, one.name, err)
 	}

@@ -1,30 +1,28 @@
-// Package dns serves the names of the cluster: CoreDNS's kubernetes plugin
-// behind a plain DNS server, in the process that serves what pods send.
+// Package dns serves the names of the cluster: CoreDNS's plugins, as a Corefile names them, behind a plain DNS server, in the
+// process that serves what pods send.
 package dns
 
 import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
-	"strings"
 
-	"github.com/coredns/caddy"
-	"github.com/coredns/caddy/caddyfile"
-	"github.com/coredns/coredns/plugin"
-	"github.com/coredns/coredns/plugin/kubernetes"
 	"github.com/miekg/dns"
 	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Run serves domain and the reverse zones on address, port 53, UDP and TCP, until ctx ends or one of the two cannot be
-// served any more. Names outside of them do not exist: a sandbox has no way out. ready is called once, when everything
-// that the API held at the start can be asked for.
+// Run serves names on address, port 53, UDP and TCP, until ctx ends or one of the two cannot be served any more: by the Corefile
+// of the cluster, or that of its domain. ready is called once, when everything that the API held at the start can be asked for.
 func Run(ctx context.Context, kubeconfig, domain string, address netip.Addr, ready func()) error {
-	names, start, err := plug(ctx, kubeconfig, domain)
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return err
+	}
+	names, err := newNames(config, domain, address.String())
 	if err != nil {
 		return err
 	}
@@ -33,11 +31,11 @@ func Run(ctx context.Context, kubeconfig, domain string, address netip.Addr, rea
 		return err
 	}
 	return serve(ctx, servers, func() error {
-		if err := start(); err != nil {
+		if err := names.begin(ctx); err != nil {
 			return err
 		}
 		ready()
-		return nil
+		return names.follow(ctx)
 	})
 }
 
@@ -78,21 +76,6 @@ func closeSockets(server *dns.Server) {
 	if server.Listener != nil {
 		_ = server.Listener.Close()
 	}
-}
-
-// plug sets up the plugin; start returns when its caches are filled.
-func plug(ctx context.Context, kubeconfig, domain string) (plugin.Handler, func() error, error) {
-	// Without the last line the plugin gives up after five seconds, and says so in its log only.
-	text := fmt.Sprintf("kubernetes %s in-addr.arpa {\n kubeconfig %s\n pods insecure\n ttl 5\n startup_timeout 24h\n}", domain, kubeconfig)
-	words := &caddy.Controller{Dispenser: caddyfile.NewDispenser("Corefile", strings.NewReader(text))}
-	words.Next() // to the first word, the plugin's name
-	names, err := kubernetes.ParseStanza(words)
-	if err != nil {
-		return nil, nil, err
-	}
-	names.Next = outside{}
-	start, _, err := names.InitKubeCache(ctx)
-	return names, start, err
 }
 
 func listen(address netip.AddrPort, handler dns.Handler) ([]*dns.Server, error) {

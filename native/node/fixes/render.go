@@ -23,6 +23,7 @@ type Values struct {
 	Runtime              string // the runc that containerd starts
 	LocalStorageAccounts bool   // the kubelet counts and limits ephemeral storage
 	SpareMemory          uint64 // bytes that are to be left of the machine's memory
+	Storage              string // the folder of claims
 }
 
 // The node's three ways to run runc.
@@ -59,6 +60,7 @@ func (p Plan) Values(of cluster.Cluster) Values {
 		Runtime:              SealedRunc,
 		LocalStorageAccounts: p.Used(StorageStatistics) != Setting,
 		SpareMemory:          of.Spare(TotalMemory()),
+		Storage:              cluster.Storage,
 	}
 	if p.Used(CgroupNamespace) == Wrapper {
 		values.Runtime = WrappedRunc

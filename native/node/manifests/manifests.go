@@ -4,12 +4,14 @@ package manifests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -100,15 +102,10 @@ func Deploy(ctx context.Context, config *rest.Config, sets []Set) error {
 	if len(sets) == 0 {
 		return nil
 	}
-	client, err := dynamic.NewForConfig(config)
+	client, mapper, err := clients(config)
 	if err != nil {
 		return err
 	}
-	found, err := discovery.NewDiscoveryClientForConfig(config)
-	if err != nil {
-		return err
-	}
-	mapper := restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(found))
 	for _, set := range sets {
 		for _, object := range set.Objects {
 			if err := insist(ctx, func(ctx context.Context) error { return apply(ctx, client, mapper, object) }); err != nil {
@@ -118,6 +115,39 @@ func Deploy(ctx context.Context, config *rest.Config, sets []Set) error {
 		}
 	}
 	return nil
+}
+
+// Remove deletes the objects that Deploy applied, if they are there, in the order opposite to theirs. What others made is left.
+func Remove(ctx context.Context, config *rest.Config, set Set) error {
+	client, mapper, err := clients(config)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, object := range slices.Backward(set.Objects) {
+		if err := remove(ctx, client, mapper, object); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %s %s: %w", set.Name, object.GetKind(), object.GetName(), err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func remove(
+	ctx context.Context, client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, object *unstructured.Unstructured,
+) error {
+	resource, err := resourceOf(client, mapper, object)
+	if err != nil {
+		return err
+	}
+	found, err := resource.Get(ctx, object.GetName(), metav1.GetOptions{})
+	if err == nil && slices.ContainsFunc(found.GetManagedFields(), func(one metav1.ManagedFieldsEntry) bool { return one.Manager == owner }) {
+		background := metav1.DeletePropagationBackground
+		err = resource.Delete(ctx, object.GetName(), metav1.DeleteOptions{PropagationPolicy: &background})
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // insist tries something until it is done, as long as that makes sense. It returns what was said last.
@@ -149,27 +179,45 @@ func insist(ctx context.Context, try func(context.Context) error) error {
 func apply(
 	ctx context.Context, client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, object *unstructured.Unstructured,
 ) error {
-	kind := object.GroupVersionKind()
-	mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	resource, err := resourceOf(client, mapper, object)
 	if err != nil {
-		mapper.Reset() // the group may be served by now
 		return err
 	}
 	data, err := object.MarshalJSON()
 	if err != nil {
 		return err
 	}
-	resource := client.Resource(mapping.Resource)
 	force := true
-	options := metav1.PatchOptions{FieldManager: owner, Force: &force}
-	if mapping.Scope.Name() == "namespace" {
-		namespace := object.GetNamespace()
-		if namespace == "" {
-			namespace = metav1.NamespaceDefault
-		}
-		_, err = resource.Namespace(namespace).Patch(ctx, object.GetName(), types.ApplyPatchType, data, options)
-		return err
-	}
-	_, err = resource.Patch(ctx, object.GetName(), types.ApplyPatchType, data, options)
+	_, err = resource.Patch(ctx, object.GetName(), types.ApplyPatchType, data, metav1.PatchOptions{FieldManager: owner, Force: &force})
 	return err
+}
+
+// clients are what objects of any kind are read and written with.
+func clients(config *rest.Config) (dynamic.Interface, *restmapper.DeferredDiscoveryRESTMapper, error) {
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	found, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return nil, nil, err
+	}
+	return client, restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(found)), nil
+}
+
+// resourceOf is where objects of this one's kind and namespace are.
+func resourceOf(
+	client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, object *unstructured.Unstructured,
+) (dynamic.ResourceInterface, error) {
+	kind := object.GroupVersionKind()
+	mapping, err := mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		mapper.Reset() // the group may be served by now
+		return nil, err
+	}
+	resource := client.Resource(mapping.Resource)
+	if mapping.Scope.Name() != meta.RESTScopeNameNamespace {
+		return resource, nil
+	}
+	return resource.Namespace(cmp.Or(object.GetNamespace(), metav1.NamespaceDefault)), nil
 }

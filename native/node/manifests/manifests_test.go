@@ -91,9 +91,11 @@ func TestErrorsNameTheFile(t *testing.T) {
 	}
 }
 
-// api is an HTTP server that answers discovery as an API server does and
-// takes server-side applies; before it is ready it refuses everything.
+// api is an HTTP server that answers discovery as an API server does, takes
+// server-side applies, and has the objects of others; before it is ready it refuses everything.
 type api struct {
+	theirs  []string // paths of objects that others made
+	removed []string
 	t       *testing.T
 	mu      sync.Mutex
 	refuse  int // so many requests are answered 503
@@ -112,6 +114,9 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodPatch {
 		a.patch(w, r)
+		return
+	}
+	if a.has(w, r) {
 		return
 	}
 	resource := func(name, kind string, namespaced bool) metav1.APIResource {
@@ -145,6 +150,25 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		http.NotFound(w, r)
 	}
+}
+
+// has answers for an object that is there, if it is.
+func (a *api) has(w http.ResponseWriter, r *http.Request) bool {
+	manager := owner
+	switch at := r.URL.Path; {
+	case slices.Contains(a.theirs, at):
+		manager = "somebody"
+	case !slices.Contains(a.applied, at):
+		return false
+	}
+	if r.Method == http.MethodDelete {
+		a.removed = append(a.removed, r.URL.Path)
+	}
+	a.answer(w, map[string]any{
+		"apiVersion": "v1", "kind": "Namespace",
+		"metadata": map[string]any{"name": "x", "managedFields": []any{map[string]any{"manager": manager}}},
+	})
+	return true
 }
 
 func (a *api) patch(w http.ResponseWriter, r *http.Request) {
@@ -244,6 +268,24 @@ func TestRefusedObject(t *testing.T) {
 	}
 	if want := []string{first + "good"}; !slices.Equal(a.applied, want) {
 		t.Errorf("applied %v, want %v", a.applied, want)
+	}
+}
+
+// What the node applied is removed, the last first; what somebody else made is left, and what is not there is no error.
+func TestRemove(t *testing.T) {
+	a := &api{t: t, applied: []string{first + "a", "/apis/apps/v1/namespaces/a/deployments/b"}, theirs: []string{first + "c"}}
+	text := object("Namespace", "a") + "---\n" + object("Deployment", "b") + "  namespace: a\n---\n" + object("Namespace", "c") + "---\n" + object("Namespace", "d")
+	set, err := Parse("a.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(a)
+	defer server.Close()
+	if err := Remove(t.Context(), &rest.Config{Host: server.URL, QPS: -1}, set); err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"/apis/apps/v1/namespaces/a/deployments/b", first + "a"}; !slices.Equal(a.removed, want) {
+		t.Errorf("removed %v, want %v", a.removed, want)
 	}
 }
 

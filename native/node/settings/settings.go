@@ -102,9 +102,11 @@ type Manifest struct {
 
 // Parts of a node that can be left out.
 const (
-	DNS          = "dns"
-	LoadBalancer = "loadbalancer"
-	Services     = "services"
+	DNS           = "dns"
+	LoadBalancer  = "loadbalancer"
+	LocalStorage  = "local-storage"
+	MetricsServer = "metrics-server"
+	Services      = "services"
 )
 
 // Read reads a document to the end of its file; one that is empty sets nothing.
