@@ -1,4 +1,4 @@
-"""`./do bench [boots | cache | datastore | elsewhere | figures | linux | matrix | patch | soak]`: measured times.
+"""`./do bench [NAME]`: measured times; README.md lists the names.
 
 Needs a finished build. Times are wall seconds, the best and the median of several runs.
 """
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import boots as many_boots
-from bench import built, caches, compared, datastore, elsewhere, matrix, native, patched, soak
+from bench import built, caches, compared, datastore, elsewhere, matrix, native, patched, soak, system
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.sandbox import DEFAULT
@@ -175,6 +175,7 @@ NAMED: Mapping[str, Callable[..., object]] = {
     "linux": functools.partial(shown, native.pods),
     "matrix": matrix.main,
     "patch": patched.main,
+    "system": system.main,
 }
 
 
@@ -193,6 +194,7 @@ NUMBERS: Mapping[str, tuple[str, ...]] = {
     "boots": ("COUNT",),
     "figures": ("ROUNDS", "CHURN"),
     "soak": ("SECONDS", "SEED"),
+    "system": ("ROUNDS",),
 }
 """The whole numbers that measurements take."""
 

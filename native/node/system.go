@@ -19,7 +19,7 @@ const systemFolder = "/run/sandkube/system" // filled in by boot.Configure
 // is a line of the log `system`: a node without it is whole all the same.
 func (c *control) system(ctx context.Context) error {
 	began := time.Now()
-	parts, err := system.Read(systemFolder, c.settings.Disabled)
+	parts, err := system.Read(systemFolder, c.unwanted)
 	if err != nil {
 		return err
 	}
@@ -48,6 +48,11 @@ func (c *control) system(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// unwanted says whether a part is disabled. All of them reach the API by its Service.
+func (c *control) unwanted(part string) bool {
+	return c.settings.Disabled(part) || c.settings.Disabled(settings.Services)
 }
 
 // deploy returns when a part is ready. One that is disabled is removed, where data that were kept may have it.

@@ -118,7 +118,7 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
             log.say(f"cluster {name} is running already")
         have_running(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
         if params["wait"]:
-            count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline)
+            count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline, configured_of(one).disabled)
             log.say(f"{count} workloads are rolled out")
         if params["kubeconfig-merge"]:
             merged = kubeconfig.user_file(os.environ)
