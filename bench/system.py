@@ -1,8 +1,8 @@
 """`./do bench system [ROUNDS]`: what system pods cost a cluster in seconds and in memory, each and all of them.
 
-Clusters with them and without take turns, alone. In a round: from the command to the pod Running, from the whole node to
-each part being ready (the node's log `system` tells), and the cluster's memory a minute later; what each pod takes is
-what `kubectl top` says.
+Clusters with them and without take turns, alone. In a round: from the command to the pod Running, from the whole node
+to each part being ready (the node's log `system` tells), and the cluster's memory a minute later; what each pod takes
+is what `kubectl top` says.
 """
 
 from __future__ import annotations

@@ -116,7 +116,6 @@ def test_network_policies_are_not_enforced(mine: Cluster) -> None:
     mine.kubectl("delete", "networkpolicy", "nobody")
 
 
-
 def test_images_are_not_pulled(mine: Cluster) -> None:
     elsewhere = pod("elsewhere", ["true"])
     elsewhere["spec"]["containers"][0] |= {"image": "example.org/somebodys:1", "imagePullPolicy": "IfNotPresent"}
