@@ -108,6 +108,11 @@ def network_environment(home: Path) -> dict[str, str]:
     return base_environment(home) | taken
 
 
+def mortal(words: Sequence[str]) -> list[str]:
+    """The command line of a child that is killed with the thread that starts it."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words]
+
+
 @contextlib.contextmanager
 def _registered(process: subprocess.Popen[bytes]) -> Iterator[None]:
     with _children_lock:
@@ -222,7 +227,7 @@ def run(
     words = tuple(str(word) for word in argv)
     sink = log if log is not None else subprocess.DEVNULL
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *words],
+        mortal(words),
         env=dict(env),
         cwd=cwd,
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,

@@ -29,7 +29,7 @@ GROUPS: Mapping[str, Sequence[str]] = {
         *("stop-cluster", "delete-cluster"),
     ),
     "This machine": ("doctor", "completion"),
-    "Work on Sandkube": ("ci", "test", "test-fast", "bench", "golden"),
+    "Work on Sandkube": ("ci", "conformance", "test", "test-fast", "bench", "golden"),
 }
 
 

@@ -145,7 +145,7 @@ def packages(name: str, pattern: str) -> list[str]:
     folder = ROOT / LOADED.recipes[name].source.name  # type: ignore[union-attr]
     return sorted(
         {f"./{path.parent.relative_to(folder)}" for path in folder.rglob(pattern)}
-        - (WHOLE if name == "node" else set())
+        - (WHOLE if name in ("node", "e2e") else set())
     )
 
 
@@ -163,12 +163,14 @@ def test_gofmt_changes_nothing(result: Path, tmp_path: Path) -> None:
     assert (done.stdout.decode(), (tmp_path / "log").read_text(), done.status) == ("", "", 0)
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.conformance if name == "e2e" else ()) for name in OURS]
+)
 def test_vet_is_content(go: RunGo, name: str) -> None:
     go(name, "vet", ["./..."])
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [name for name in OURS if packages(name, "*.go")])
 def test_staticcheck_is_content(here: Clone, result: Path, tmp_path: Path, name: str) -> None:
     """It asks the go command for what vet asked for; what it learns of Kubernetes it keeps beside Go's build cache."""
     here.do("build", "staticcheck")

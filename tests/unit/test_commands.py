@@ -313,7 +313,7 @@ def test_doit_remembers_nothing() -> None:
         torn.unlink() if before is None else torn.write_bytes(before)
 
 
-@pytest.mark.parametrize("name", ["build", "ci", "doctor", "export", "export-node", "run-cluster"])
+@pytest.mark.parametrize("name", ["build", "ci", "conformance", "doctor", "export", "export-node", "run-cluster"])
 def test_offline_comes_before_all_else(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever a command looks at first, its caches are those that need no network."""
     monkeypatch.setenv(checkout.OFFLINE, "0")
@@ -342,7 +342,7 @@ def test_who_can_be_offline() -> None:
     main = Main(config_filenames=("pyproject.toml",))
     commands = main.get_cmds()
     found = {name for name in commands if any(each.name == "offline" for each in main.verb(name, commands).options)}
-    assert found == {"build", "ci", "doctor", "export", "export-node", "run-cluster"}
+    assert found == {"build", "ci", "conformance", "doctor", "export", "export-node", "run-cluster"}
 
 
 def test_clusters_for_programs(one: Place, capsys: pytest.CaptureFixture[str]) -> None:

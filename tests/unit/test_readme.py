@@ -38,6 +38,7 @@ MADE: Mapping[str, tuple[str, str]] = {
     ".venv": ("do", "-m venv .venv"),
     "~/.config/sandkube": ("sandkube/build/cache/settings.py", "config.toml"),
     "outputs/ci": ("sandkube/cli/ci.py", 'OUTPUTS / "ci"'),
+    "outputs/conformance": ("sandkube/cli/conformance.py", 'NAME = "conformance"'),
     "outputs/engines": ("tests/engines.py", "outputs/engines"),
     "~/.netrc": ("sandkube/build/cache/web.py", '".netrc"'),
     "~/.cache/sandkube": ("sandkube/build/places.py", '"sandkube"'),
