@@ -14,7 +14,9 @@ from sandkube import log, tree
 from sandkube.app.options import option
 from sandkube.app.run_cluster import SANDBOX
 from sandkube.app.signals import release_signals
-from sandkube.cli import conformed
+from sandkube.build import recipe
+from sandkube.build.builders.image import Image
+from sandkube.cli import checkout, conformed
 from sandkube.cli.building import BuildVerb
 from sandkube.cli.checkout import OUTPUTS
 from sandkube.cluster import linux, programs, start, stop
@@ -28,13 +30,14 @@ from sandkube.files import locked, make_folder, write_whole
 
 NAME = "conformance"
 _BUNDLE, _SUITE = "bundle-e2e", "e2e"
+_RESULTS, _RUNS = "specs.jsonl", "runs.txt"
 _LONG = 300  # characters of options, in a page's first line
 _NONE: list[str] = []
 FOCUS = option("focus", _NONE, "run only specs whose full name matches; repeatable", metavar="RE")
 SKIP = option("skip", _NONE, "leave out specs whose full name matches; repeatable", metavar="RE")
 RESUME = option("resume", False, "leave out what passed before, and add up the results")
 PARALLEL = option("parallel", 1, "how many specs run at once; those that want a quiet cluster run alone, at the end")
-PAGE = option("page", False, f"write the results into {conformed.PAGE} as well")
+PAGE = option("page", False, f"run nothing; write what the last runs came to into {conformed.PAGE}")
 
 
 def _check(params: Any) -> None:
@@ -53,8 +56,23 @@ def _words(params: Any) -> str:
     said = [f"--{name} '{each}'" for name in ("focus", "skip") for each in params[name]]
     if sum(map(len, said)) > _LONG:
         said = [f"--{name} … ({len(params[name])} times)" for name in ("focus", "skip") if params[name]]
+    said += ["--resume"] if params["resume"] else []
     said += [f"--parallel {params['parallel']}"] if params["parallel"] > 1 else []
     return " ".join(["./do conformance", *said])
+
+
+def _write_page(folder: Path, explained: Mapping[str, conformed.Known]) -> None:
+    found = conformed.results(folder / _RESULTS)
+    if not found:
+        raise UserError("conformance: there are no results yet", hint="./do conformance without --page makes some")
+    images = [
+        (str(each.build.name), each.description)
+        for name, each in sorted(recipe.load(checkout.ROOT).items())
+        if name.startswith("image-e2e-") and isinstance(each.build, Image)
+    ]
+    ran = (folder / _RUNS).read_text().splitlines()
+    write_whole(conformed.PAGE, conformed.page(found, explained, ran, images))
+    log.say(f"{conformed.PAGE} is written")
 
 
 class Conformance(BuildVerb):
@@ -62,7 +80,7 @@ class Conformance(BuildVerb):
 
     name = NAME
     doc_purpose = "run Kubernetes' own suite, its Conformance specs, in a fresh cluster"
-    doc_usage = "[--focus RE ...] [--skip RE ...] [--resume] [--parallel N] [--page]"
+    doc_usage = "[--focus RE ...] [--skip RE ...] [--resume] [--parallel N] | --page"
     doc_description = (
         "Results are in outputs/conformance: specs.jsonl, junit_01.xml, summary.txt, suite.log and the "
         "node's logs. Ctrl-C ends the specs that run, and keeps the results. The exit status is 1 if a spec fails that "
@@ -74,7 +92,11 @@ class Conformance(BuildVerb):
     def execute(self, params: Any, _words: list[str]) -> int:
         """Build, boot, run, tell."""
         _check(params)
-        explained = conformed.known(Path())
+        explained = conformed.known(checkout.ROOT)
+        folder = (OUTPUTS / NAME).resolve()
+        if params["page"]:
+            _write_page(folder, explained)
+            return 0
         if params["sandbox"]:
             programs.check_kind(params["sandbox"])
         kind, wall = choose(params["sandbox"])
@@ -82,7 +104,7 @@ class Conformance(BuildVerb):
         if failed := self.home.make(params, (*needed, _SUITE)):
             return failed
         release_signals()
-        make_folder(folder := (OUTPUTS / NAME).resolve())
+        make_folder(folder)
         with locked(OUTPUTS / f".{NAME}.lock", waits=lambda: log.say("waiting for another ./do conformance")):
             return self._run(params, (kind, wall), folder, explained)
 
@@ -90,12 +112,14 @@ class Conformance(BuildVerb):
         if not params["resume"]:
             tree.remove_tree(folder)
             folder.mkdir()
+        with (folder / _RUNS).open("a") as runs:
+            runs.write(f"{_words(params)}\n")
         suite = Suite(
             programs=self.home.output(_SUITE) / "bin",
             folder=folder,
             focus=params["focus"],
             skip=params["skip"],
-            left_out=conformed.passed(conformed.results(folder / "specs.jsonl")) if params["resume"] else (),
+            left_out=conformed.passed(conformed.results(folder / _RESULTS)) if params["resume"] else (),
             parallel=params["parallel"],
         )
         try:
@@ -107,8 +131,6 @@ class Conformance(BuildVerb):
                 text = conformed.summary(found, explained)
                 write_whole(folder / "summary.txt", f"{text}\n")
                 log.result(text)
-            if found and params["page"]:
-                write_whole(conformed.PAGE, conformed.page(found, explained, f"Run: `{_words(params)}`."))
         return 1 if any(each.name not in explained for each in conformed.bad(found)) else 0
 
     @contextlib.contextmanager

@@ -22,8 +22,7 @@ _HEAD = """# Conformance
 
 Kubernetes' own suite (`e2e.test` of 1.34.2, the specs that are marked Conformance) against a cluster of one node, as
 `./do conformance --page` wrote it down. `whose` says in whose hands the cause is; `docs/conformance.toml` holds the
-causes of specs that are known not to pass, everything else comes from the run. The suite's images are made here:
-`./do list` shows what each recipe `image-e2e-*` stands for.
+causes of specs that are known not to pass, everything else comes from the runs.
 """
 
 
@@ -106,6 +105,10 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(plain)} |"
 
 
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [_row(heads), _row(["---"] * len(heads)), *map(_row, rows)]
+
+
 def _rows(found: Mapping[str, Spec], explained: Mapping[str, Known]) -> Iterable[tuple[str, str, str, str]]:
     for each in bad(found):
         why = explained.get(each.name)
@@ -118,10 +121,13 @@ def _rows(found: Mapping[str, Spec], explained: Mapping[str, Known]) -> Iterable
             yield each.name, each.state, cause(each), ""
 
 
-def page(found: Mapping[str, Spec], explained: Mapping[str, Known], ran: str) -> str:
-    """The page: what was run, counts, and a row for each spec, those that did not pass first."""
-    lines = [_HEAD, ran, "", _row(("SIG", "passed", "failed", "not run")), _row(["---"] * 4)]
-    lines += [_row([str(cell) for cell in row]) for row in by_sig(found)]
-    lines += ["", _row(("spec", "result", "cause", "whose")), _row(["---"] * 4)]
-    lines += [_row(row) for row in _rows(found, explained)]
+def page(
+    found: Mapping[str, Spec], explained: Mapping[str, Known], ran: Sequence[str], images: Sequence[tuple[str, str]]
+) -> str:
+    """The page: what was run, counts, a row for each spec, those that did not pass first, and one for each image."""
+    lines = [_HEAD, f"Run: {', then '.join(f'`{each}`' for each in ran)}.", ""]
+    lines += _table(("SIG", "passed", "failed", "not run"), ([str(cell) for cell in row] for row in by_sig(found)))
+    lines += ["", "## Specs", "", *_table(("spec", "result", "cause", "whose"), _rows(found, explained))]
+    lines += ["", "## Images", "", "All are made here, from pinned sources; no registry is asked.", ""]
+    lines += _table(("image", "what it is"), images)
     return "\n".join(lines) + "\n"

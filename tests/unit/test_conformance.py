@@ -128,7 +128,10 @@ def test_the_summary_counts_by_sig_and_gives_causes() -> None:
 
 def test_the_page_has_a_row_for_each_spec() -> None:
     known = {"[sig-apps] later": Known("[sig-apps] later", "waits for ten minutes", "gVisor")}
-    rows = conformed.page(ALL, known, "Run: all.").split("| spec |")[1].splitlines()[2:]
+    text = conformed.page(ALL, known, ["./do a", "./do b"], [("pause:1", "The pause image.")])
+    assert "\nRun: `./do a`, then `./do b`.\n" in text
+    assert text.endswith("| image | what it is |\n| --- | --- |\n| pause:1 | The pause image. |\n")
+    rows = text.split("| spec |")[1].split("\n\n")[0].splitlines()[2:]
     assert rows == [
         f"| {TWO.name.replace('|', chr(92) + '|')} | failed | Expected 1 to equal 2 | not decided |",
         "| [sig-apps] later | not run | waits for ten minutes | gVisor |",
