@@ -125,7 +125,7 @@ def page(
     found: Mapping[str, Spec], explained: Mapping[str, Known], ran: Sequence[str], images: Sequence[tuple[str, str]]
 ) -> str:
     """The page: what was run, counts, a row for each spec, those that did not pass first, and one for each image."""
-    lines = [_HEAD, f"Run: {', then '.join(f'`{each}`' for each in ran)}.", ""]
+    lines = [_HEAD, f"Run: {', then '.join(f'`{each}`' for each in ran) or 'none yet'}.", ""]
     lines += _table(("SIG", "passed", "failed", "not run"), ([str(cell) for cell in row] for row in by_sig(found)))
     lines += ["", "## Specs", "", *_table(("spec", "result", "cause", "whose"), _rows(found, explained))]
     lines += ["", "## Images", "", "All are made here, from pinned sources; no registry is asked.", ""]
