@@ -64,6 +64,10 @@ class RunRefused(UserError):
     """Nothing of this run can be made, whatever the step: said once, without a step's name."""
 
 
+class Unusable(UserError):
+    """A server of others did not do what it was asked: it is away, full, slow, or it refuses."""
+
+
 class StepFailed(UserError):
     """A step's command failed; the message hands over what is needed to go on by hand."""
 

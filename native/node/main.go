@@ -8,6 +8,7 @@
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
 //	sandkube-node traffic                          serve what pods send; started by the first form, or by the next
 //	sandkube-node relay                            join streams of the host with addresses; sandkube/cluster/relay.py starts it
+//	sandkube-node pull                             lead containerd out to registries; sandkube/cluster/pulling.py starts it
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
 //
 // As the node, standard output carries the stages (package stages), standard error every component's log
@@ -106,6 +107,11 @@ func main() {
 	case relay.Role:
 		if err := relay.Run(context.Background(), os.Stdin); err != nil {
 			fmt.Fprintln(os.Stderr, "sandkube-node relay:", err)
+			os.Exit(1)
+		}
+	case relay.PullRole:
+		if err := relay.Pull(context.Background(), os.Stdin, relay.Registries); err != nil {
+			fmt.Fprintln(os.Stderr, "sandkube-node pull:", err)
 			os.Exit(1)
 		}
 	case interceptedRole:

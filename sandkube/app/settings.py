@@ -33,6 +33,10 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "pids-limit": ("sandbox", "pids"),
     "audit-policy": ("audit", "policy"),
     "encrypt-secrets": ("encryption", "secrets"),
+    "pull": ("pull", "enabled"),
+    "pull-from": ("pull", "from"),
+    "pull-mirror": ("pull", "mirrors"),
+    "pull-authority": ("pull", "authorities"),
     "enable-admission-plugin": ("apiserver", "enable-admission-plugins"),
     "disable-admission-plugin": ("apiserver", "disable-admission-plugins"),
     "seccomp-default": ("kubelet", "seccomp-default"),
@@ -66,6 +70,12 @@ OPTIONS: tuple[Option, ...] = (
     option("pids-limit", 0, "processes and threads that all of the cluster may have"),
     option("audit-policy", "", "a file with an audit policy", metavar="FILE", values=FILES),
     option("encrypt-secrets", False, "encrypt Secrets in the datastore"),
+    option("pull", False, "have containerd, and nothing else in the sandbox, pull images from registries"),
+    option(
+        "pull-from", _NONE, "a registry to pull from, and no others but those named; repeatable", metavar="REGISTRY"
+    ),
+    option("pull-mirror", _NONE, "an address to ask before a registry; repeatable", metavar="REGISTRY=ADDRESS"),
+    option("pull-authority", "", "certificates of authorities for registries", metavar="FILE", values=FILES),
     option("seccomp-default", False, "give pods the runtime's seccomp profile where they name none"),
 )
 
@@ -79,6 +89,15 @@ def _assigned(name: str, words: list[str], value: Callable[[str], Any]) -> dict[
             wanted = "NAME=true or NAME=false" if value is _truth else "NAME=VALUE"
             raise UserError(f"--{name} {word}: not of the form {wanted}", hint="./do help run-cluster")
         found[key] = value(text)
+    return found
+
+
+def _mirrors(words: list[str]) -> Tables:
+    """Addresses by registry, in their order."""
+    found: Tables = {}
+    for word in words:
+        for registry, address in _assigned("pull-mirror", [word], str).items():
+            found.setdefault(registry, []).append(address)
     return found
 
 
@@ -111,6 +130,8 @@ def _tables(params: Any) -> Tables:
             value = _assigned(name, value, _truth)
         elif name == "node-label":
             value = _assigned(name, value, str)
+        elif name == "pull-mirror":
+            value = _mirrors(value)
         inside = found.setdefault(above[0], {}) if above else found
         inside[key] = value
     return found

@@ -15,15 +15,19 @@ from typing import Any
 
 from sandkube.cluster.bound import Bound, bound_of
 from sandkube.cluster.place import SETTINGS, Place
-from sandkube.cluster.settings import Settings, plain
+from sandkube.cluster.settings import Pull, Settings, plain
 from sandkube.decode import decode, decoded, placed
 from sandkube.documents import parse_json, parse_toml, read_file, toml_of
 from sandkube.errors import Problems, UserError
 
 FILE = SETTINGS
 _MANIFESTS = (".yaml", ".yml", ".json")
-_PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"))
+_PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"), ("pull", "authorities"))
 """Keys whose values are paths, below the folder of the file that says them."""
+_HOSTS = ("pull",)
+"""Keys that are for the host alone."""
+_COLLECTED = {"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80}
+"""When the kubelet removes images that can be had again: Kubernetes' own figures."""
 _LARGEST = 16 << 20  # bytes of all files together
 
 Tables = dict[str, Any]
@@ -42,7 +46,9 @@ class Configured:
     @property
     def text(self) -> bytes:
         """The document as the node gets it."""
-        return b"" if self.document is None else json.dumps(self.document).encode()
+        if self.document is None:
+            return b""
+        return json.dumps({key: value for key, value in self.document.items() if key not in _HOSTS}).encode()
 
     def same(self, other: Configured) -> bool:
         """Whether a cluster would be the same, wherever its settings are from."""
@@ -66,6 +72,11 @@ class Configured:
     def bound(self) -> Bound:
         """What all of the cluster may take of this machine."""
         return bound_of(self.document)
+
+    @property
+    def pull(self) -> Pull:
+        """Where images may be pulled from; `authorities` is the text of the file."""
+        return decoded(Pull, (self.document or {}).get("pull", {}), FILE)
 
     @property
     def node_address(self) -> str:
@@ -154,6 +165,11 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
             return ""
 
     tables["audit"]["policy"] = text(settings.audit.policy, "audit.policy")
+    tables["pull"] |= {
+        "enabled": settings.pull != Pull(),
+        "mirrors": {registry: [*addresses] for registry, addresses in settings.pull.mirrors.items()},
+        "authorities": text(settings.pull.authorities, "pull.authorities"),
+    }
     tables["encryption"]["configuration"] = text(settings.encryption.configuration, "encryption.configuration")
     paths = _manifests(settings.manifests, lambda sentence: problems.append(placed(origin, "manifests", sentence)))
     tables["manifests"] = [{"name": path.name, "text": text(str(path), "manifests")} for path in paths]
@@ -162,8 +178,9 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
     if problems:
         raise Problems(problems)
     tables["sandbox"] = {"memory": settings.sandbox.bytes, "pids": settings.sandbox.pids or 0}
-    if tables["kubelet"].pop("seccomp-default"):
-        tables["kubelet"]["configuration"] = {"seccompDefault": True, **settings.kubelet.configuration}
+    own: Tables = {"seccompDefault": True} if tables["kubelet"].pop("seccomp-default") else {}
+    own |= _COLLECTED if tables["pull"]["enabled"] else {}
+    tables["kubelet"]["configuration"] = {**own, **settings.kubelet.configuration}
     configuration = settings.containerd.configuration
     whole = {"version": 3, **configuration} if configuration else {}
     tables["containerd"]["configuration"] = toml_of(whole)

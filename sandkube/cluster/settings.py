@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -25,6 +26,9 @@ _TAKEN = {53: "the DNS server", 10250: "the kubelet", 10257: "the controller man
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 _LEAST_MEMORY = 512 << 20
 _LEAST_PIDS = 1024
+_HOST = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?"
+REGISTRY = re.compile(_HOST, re.ASCII)
+"""A registry as names of images have it: HOST or HOST:PORT."""
 _IN_COMMON = {"feature-gates": "feature-gates", "v": "verbosity"}
 INSTEAD: Mapping[str, Mapping[str, str]] = {
     "apiserver": {
@@ -78,6 +82,15 @@ LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ a
 Verbosity = Annotated[int, looks_like("a number from 0 to 10", lambda v: 0 <= v <= 10)]
 PARTS = ("dns", "loadbalancer", "local-storage", "metrics-server", "services")
 Part = Annotated[str, matching(f"one of {', '.join(PARTS)}", "|".join(PARTS))]
+Registry = Annotated[str, matching("a registry such as quay.io or registry.example:5000", _HOST)]
+Source = Annotated[
+    str,
+    matching("a registry such as quay.io, or http://registry.example:5000 for one without TLS", f"(http://)?{_HOST}"),
+]
+Mirror = Annotated[
+    str,
+    matching("an address such as https://mirror.example or http://10.0.0.1:5000/hub", rf"https?://{_HOST}(/[\w./-]*)?"),
+]
 Table = Annotated[Mapping[str, Any], Shape(_document_fault)]
 
 
@@ -222,6 +235,22 @@ class Encryption:
 
 
 @dataclass(frozen=True, slots=True)
+class Pull:
+    """Where images may be pulled from."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    enabled: bool = False
+    """whether containerd, and nothing else in the sandbox, reaches registries"""
+    from_: Distinct[Source] = ()
+    """the registries that it reaches, `http://` before one without TLS; all that speak TLS, if none is named"""
+    mirrors: Mapping[Registry, tuple[Mirror, ...]] = field(default_factory=dict)
+    """addresses that are asked before a registry itself"""
+    authorities: str = ""
+    """file with certificates of authorities that count for registries, beside this machine's"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a cluster. Paths are those of files and folders of this machine."""
 
@@ -247,6 +276,7 @@ class Settings:
     containerd: Containerd = field(default_factory=Containerd)
     audit: Audit = field(default_factory=Audit)
     encryption: Encryption = field(default_factory=Encryption)
+    pull: Pull = field(default_factory=Pull)
 
     def faults(self) -> Iterator[Fault]:
         """Arguments that are keys of their own."""

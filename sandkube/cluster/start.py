@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import ports, stop
+from sandkube.cluster import ports, pulling, stop
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.deadline import NEVER, Deadline
 from sandkube.cluster.enter import NO_NAMESPACES
@@ -112,7 +112,7 @@ def _spawn(place: Place, port: int) -> tuple[subprocess.Popen[bytes], int]:
                 pass_fds=[writer],
                 start_new_session=True,
                 cwd=Path(__file__).resolve().parents[2],
-                env=base_environment(place.folder),
+                env=base_environment(place.folder) | (pulling.inherited() if configured_of(place).pull.enabled else {}),
             )
     except BaseException:
         os.close(reader)

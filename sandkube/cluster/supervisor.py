@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import kubeconfig, linux, programs
+from sandkube.cluster import kubeconfig, linux, programs, pulling
 from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
@@ -173,6 +173,8 @@ class Supervisor:
                     self._keep(self._forward(self._sandbox))
                 else:
                     self._open_access(self._api_port if isinstance(self._sandbox, InPlace) else self._port)
+            case {"type": "stage", "stage": "network"} if self._configured.pull.enabled:
+                self._keep(self._pull())
             case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
@@ -208,6 +210,12 @@ class Supervisor:
                 if line.startswith(b"Container ") and b" stopped." in line:
                     return
             await forwarder.wait()
+
+    async def _pull(self) -> None:
+        """Lead containerd out to registries for as long as the sandbox lives."""
+        while not self._end.is_set():
+            await pulling.pull(self._place.folder, lambda: self._sandbox.execute(pulling.COMMAND), self._logs.write)
+            await self._ends()
 
     def _relay(self) -> list[str]:
         """The command line of a process in the node that ports lead to. Raises OSError where there is no node now."""

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 import pytest
 
 from sandkube.build.cache import chunks, patience, web
-from sandkube.build.cache.kind import Stalled, Unusable
+from sandkube.build.cache.kind import Stalled
 from sandkube.build.cache.patience import Patience
 from sandkube.build.cache.web import Web
+from sandkube.errors import Unusable
 from sandkube.tree import remove_tree
 from tests.caches import Made, Person, index_of, made, pulled
 from tests.faults import CacheServer, Fault, Flip, Length, Raw, cache_server, clients_closed

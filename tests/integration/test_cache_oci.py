@@ -16,14 +16,15 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from sandkube import run
-from sandkube.build.cache import logins, oci, tokens
-from sandkube.build.cache.kind import Blob, Unusable
-from sandkube.build.cache.logins import Login
+from sandkube.build.cache import oci
+from sandkube.build.cache.kind import Blob
 from sandkube.build.cache.oci import Oci
 from sandkube.build.cache.settings import settings
-from sandkube.build.cache.tokens import Tokens
 from sandkube.build.cache.web import Answer, Web
-from sandkube.errors import UserError
+from sandkube.errors import Unusable, UserError
+from sandkube.registry import logins, tokens
+from sandkube.registry.logins import Login
+from sandkube.registry.tokens import Tokens
 from tests.certificates import certificates
 from tests.registries import PASSWORD, USER, Registry, handler, registry
 from tests.servers import file_server, only_loopback, running

@@ -19,13 +19,13 @@ import pytest
 from sandkube.build.cache import web
 from sandkube.build.cache.folder import Folder
 from sandkube.build.cache.http import Http
-from sandkube.build.cache.kind import SourceCache, Unusable
+from sandkube.build.cache.kind import SourceCache
 from sandkube.build.cache.threads import Threads
 from sandkube.build.cache.web import Web
 from sandkube.build.lock import File, Module, Pin
 from sandkube.build.sources import Ask, Source, git, go, go_zip, parts
 from sandkube.build.sources.go_zip import zip_h1
-from sandkube.errors import UserError
+from sandkube.errors import Unusable, UserError
 from tests.servers import (
     Drip,
     Reset,

@@ -14,8 +14,8 @@ from sandkube.build.cache.http import Http
 from sandkube.build.cache.keys import Keys
 from sandkube.build.cache.settings import VARIABLE, Setting, folder, settings
 from sandkube.build.cache.shared import Shared
-from sandkube.build.cache.web import netrc_file
 from sandkube.errors import UserError
+from sandkube.registry.logins import netrc_file
 
 
 def of(text: str) -> tuple[Setting, ...]:

@@ -15,12 +15,13 @@ import pytest
 from sandkube import events, run
 from sandkube.build.cache import chunks, shared, threads
 from sandkube.build.cache.chunks import Chunk, encode, pack
-from sandkube.build.cache.kind import Blob, Unusable
+from sandkube.build.cache.kind import Blob
 from sandkube.build.cache.place import Place
 from sandkube.build.cache.push import Pusher
 from sandkube.build.cache.settings import Setting
 from sandkube.build.cache.statement import Index, read
 from sandkube.digest import sha256_bytes
+from sandkube.errors import Unusable
 from sandkube.nar import nar_hash
 from sandkube.tree import remove_tree
 from tests.caches import Made, Person, index_of, made, pulled

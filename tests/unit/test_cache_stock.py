@@ -13,7 +13,6 @@ import pytest
 
 from sandkube import run
 from sandkube.build.cache.folder import Folder
-from sandkube.build.cache.kind import Unusable
 from sandkube.build.cache.place import Place
 from sandkube.build.cache.push import Pusher
 from sandkube.build.cache.settings import Setting
@@ -24,7 +23,7 @@ from sandkube.build.lock import File, Pin
 from sandkube.build.sources import Ask, Source
 from sandkube.build.supply import Supply
 from sandkube.digest import sha256_bytes, sha256_file
-from sandkube.errors import UserError
+from sandkube.errors import Unusable, UserError
 from tests.caches import Person
 
 FULL = OSError(errno.ENOSPC, "No space left on device")

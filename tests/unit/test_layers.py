@@ -19,6 +19,7 @@ FLOORS = (
     {"image_files"},
     {"images"},
     {"nar", "restore"},
+    {"registry"},
     {"cluster"},
     {"build.code", "build.explain"},
     {"build.places", "build.weights", "build.results"},

@@ -19,7 +19,7 @@ from sandkube.app.run_cluster import _check_same, _with_data
 from sandkube.app.settings import OPTIONS, configured, configured_by
 from sandkube.cluster.configured import Configured, configure, configured_of, merged
 from sandkube.cluster.place import Place, place
-from sandkube.cluster.settings import INSTEAD, Settings, plain
+from sandkube.cluster.settings import INSTEAD, Pull, Settings, plain
 from sandkube.documents import toml_of
 from sandkube.errors import Problems, UserError
 from tests import pages
@@ -339,3 +339,30 @@ def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not valid TOML") as caught:
         given(tmp_path, config=str(tmp_path / "x.toml"))
     assert not isinstance(caught.value, Problems)
+
+
+def test_where_images_are_pulled_from_is_for_the_host(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("a certificate")
+    mirrors = ["docker.io=https://mirror.example", "docker.io=http://10.0.0.1:5000/hub"]
+    found = given(tmp_path, '[pull]\nauthorities = "ca.pem"\nfrom = ["quay.io"]', pull_mirror=mirrors)
+    addresses = ("https://mirror.example", "http://10.0.0.1:5000/hub")
+    assert found.pull == Pull(True, ("quay.io",), {"docker.io": addresses}, "a certificate")
+    sent = json.loads(found.text)
+    assert "pull" not in sent
+    own = {"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80}
+    assert sent["kubelet"]["configuration"] == own, "what can be pulled again may be removed"
+    assert given(tmp_path, pull=True).pull == Pull(True)
+    assert given(tmp_path, node_name="a").pull == Pull()
+    below = json.loads(given(tmp_path, "[kubelet.configuration]\nimageGCHighThresholdPercent = 90", pull=True).text)
+    assert below["kubelet"]["configuration"] == own | {"imageGCHighThresholdPercent": 90}
+
+
+def test_registries_that_are_none(tmp_path: Path) -> None:
+    assert faults(tmp_path, pull_from=["Quay.io", "https://quay.io"], pull_mirror=["docker.io=mirror"]) == [
+        "--pull-from: expected a registry such as quay.io, or http://registry.example:5000 for one without TLS, "
+        "got 'Quay.io'",
+        "--pull-from: expected a registry such as quay.io, or http://registry.example:5000 for one without TLS, "
+        "got 'https://quay.io'",
+        "--pull-mirror: expected an address such as https://mirror.example or http://10.0.0.1:5000/hub, got 'mirror'",
+    ]
+    assert faults(tmp_path, pull_mirror=["docker.io"]) == ["--pull-mirror docker.io: not of the form NAME=VALUE"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from sandkube import log, pack
 from sandkube.build.cache.folder import Folder
 from sandkube.build.cache.keys import Keys, PublicKey, signers
-from sandkube.build.cache.kind import RECORD_LIMIT, Blob, Unusable
+from sandkube.build.cache.kind import RECORD_LIMIT, Blob
 from sandkube.build.cache.place import Found, Place
 from sandkube.build.cache.push import NOBODY, Pusher
 from sandkube.build.cache.settings import Setting
@@ -23,7 +23,7 @@ from sandkube.build.cache.shared import Shared
 from sandkube.build.cache.statement import Signed, joined, kept, read
 from sandkube.build.store import Condition, DamagedRecord, Record, Store
 from sandkube.documents import regular_file_fault
-from sandkube.errors import Problems, UserError, one_line
+from sandkube.errors import Problems, Unusable, UserError, one_line
 from sandkube.plain_tar import Extent, extents
 
 _UNSIGNED = "what was imported with --unsigned is handed on with --unsigned only, for nobody here knows who made it"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sandkube.build.cache.kind import RECORD_LIMIT, Blob, Unusable
+from sandkube.build.cache.kind import RECORD_LIMIT, Blob
+from sandkube.errors import Unusable
 from sandkube.files import copy_some, copy_whole, open_regular, sweep_old, write_whole
 
 

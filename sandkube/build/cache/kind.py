@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, runtime_checkable
 
-from sandkube.errors import UserError
+from sandkube.errors import Unusable
 
 RECORD_LIMIT = 4 << 20
 """Bytes of a record, at most."""
@@ -19,10 +19,6 @@ class Blob:
 
     sha256: str
     size: int
-
-
-class Unusable(UserError):
-    """A cache did not do what it was asked: it is away, full, slow, or it refuses. It costs time, nothing else."""
 
 
 class Stalled(Unusable):

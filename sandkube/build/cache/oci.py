@@ -12,19 +12,20 @@ import functools
 import os
 import re
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import SplitResult, urldefrag, urlencode, urljoin, urlsplit
 
-from sandkube.build.cache import logins
-from sandkube.build.cache.kind import RECORD_LIMIT, Blob, Unusable
+from sandkube.build.cache.kind import RECORD_LIMIT, Blob
 from sandkube.build.cache.threads import Threads
-from sandkube.build.cache.tokens import Tokens, is_loopback
 from sandkube.build.cache.web import STALL, Answer, Web
 from sandkube.digest import Json, canonical_json, sha256_bytes, sha256_file
 from sandkube.documents import parse_json
-from sandkube.errors import UserError
+from sandkube.errors import Unusable, UserError
+from sandkube.registry import logins
+from sandkube.registry.certificates import authorities
+from sandkube.registry.tokens import Tokens, is_loopback
 
 MANIFEST_LIMIT = 4 << 20
 """Bytes of a manifest: what the specification wants a registry to take, and what distribution and zot take at most."""
@@ -41,7 +42,6 @@ _A_SECOND = 20 << 20  # bytes that a registry hashes and moves in a second befor
 _AT_ONCE = 8  # questions for a blob
 _SAID = 4096  # bytes of a refusal that are read
 _REPOSITORY = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-_CERTIFICATES = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 _CODE = re.compile(r"[A-Z_]{1,40}")
 
 
@@ -55,13 +55,6 @@ def fault(parts: SplitResult) -> str:
         return "names no host"
     name = parts.path.removeprefix("/")
     return "" if len(name) < 256 and _REPOSITORY.fullmatch(name) else "names no repository, such as team/sandkube"
-
-
-def _authorities(host: str, environment: Mapping[str, str]) -> Iterator[Path]:
-    """Certificates of authorities for a host (HOST or HOST:PORT), where docker and podman look for them."""
-    home = environment.get("HOME") or "/nonexistent"
-    for folder in (*_CERTIFICATES, f"{home}/.config/containers/certs.d"):
-        yield from sorted(Path(folder, host).glob("*.crt"))
 
 
 def _speaks_tls(host: str, port: int) -> bool:
@@ -165,7 +158,7 @@ class Oci:
         self._parts = parts._replace(netloc=parts.netloc.lower())
         host, repository = self._parts.netloc, self._parts.path.removeprefix("/")
         self._repository = repository
-        self._web = Web(environment, authorities=tuple(_authorities(host, environment)), by_netrc=False)
+        self._web = Web(environment, authorities=tuple(authorities(host, environment)), by_netrc=False)
         self._threads = Threads(_AT_ONCE, "registry")
         self._tokens = Tokens(self._web, repository, lambda: logins.find(host, repository, environment))
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from sandkube.build.cache.keys import PublicKey, signers
-from sandkube.build.cache.kind import Blob, Cache, Stalled, Unusable
+from sandkube.build.cache.kind import Blob, Cache, Stalled
 from sandkube.build.cache.settings import Setting
 from sandkube.build.cache.statement import Signed, read
-from sandkube.errors import UserError, told
+from sandkube.errors import Unusable, UserError, told
 
 _FAULTS = 3  # after so many a cache is asked no more, or given no more
 

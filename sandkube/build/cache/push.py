@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from sandkube.build.cache import chunks
 from sandkube.build.cache.chunks import Chunk
 from sandkube.build.cache.keys import sign, signers
-from sandkube.build.cache.kind import Blob, Unusable
+from sandkube.build.cache.kind import Blob
 from sandkube.build.cache.place import Place
 from sandkube.build.cache.shared import Shared
 from sandkube.build.cache.statement import Index, Signed, Statement, joined, kept, read
 from sandkube.build.cache.threads import Threads, result
 from sandkube.build.store import Record
 from sandkube.digest import sha256_bytes
-from sandkube.errors import UserError, told
+from sandkube.errors import Unusable, UserError, told
 from sandkube.run import go_on
 
 T = TypeVar("T")

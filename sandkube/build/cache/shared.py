@@ -18,14 +18,14 @@ from sandkube import log
 from sandkube.build.cache import chunks
 from sandkube.build.cache.chunks import Chunk
 from sandkube.build.cache.keys import Keys
-from sandkube.build.cache.kind import Blob, Unusable
+from sandkube.build.cache.kind import Blob
 from sandkube.build.cache.place import Found, Place
 from sandkube.build.cache.settings import Setting
 from sandkube.build.cache.statement import joined, kept
 from sandkube.build.cache.threads import Threads, result
 from sandkube.build.store import Record
 from sandkube.digest import sha256_bytes
-from sandkube.errors import UserError
+from sandkube.errors import Unusable, UserError
 from sandkube.restore import BadNar, restore
 from sandkube.run import go_on
 

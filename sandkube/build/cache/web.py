@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from sandkube.build.cache.kind import Stalled, Unusable
+from sandkube.build.cache.kind import Stalled
 from sandkube.build.cache.patience import Patience
+from sandkube.errors import Unusable
 from sandkube.later import later
+from sandkube.registry.logins import netrc_file
 from sandkube.run import go_on, wait
 
 if TYPE_CHECKING:
@@ -96,15 +98,6 @@ def _content(data: bytes | Path | None) -> Iterator[bytes | BinaryIO | None]:
         return
     with data.open("rb") as stream:
         yield stream
-
-
-def netrc_file(environment: Mapping[str, str]) -> Path | None:
-    """What $NETRC names, else ~/.netrc; None where it is no file."""
-    path = Path(environment.get("NETRC") or Path(environment.get("HOME", "/"), ".netrc"))
-    try:
-        return path if path.is_file() else None
-    except OSError:  # a home that this user may not read
-        return None
 
 
 def _why(error: OSError) -> str:

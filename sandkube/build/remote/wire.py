@@ -9,14 +9,13 @@ from typing import Any, TypeVar
 
 import grpc
 
-from sandkube.build.cache import logins
-from sandkube.build.cache.kind import Unusable
 from sandkube.build.remote.address import Address
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2 as api
 from sandkube.build.remote.stubs.build.bazel.remote.execution.v2 import remote_execution_pb2_grpc as services
 from sandkube.build.remote.stubs.google.bytestream import bytestream_pb2_grpc
 from sandkube.build.remote.stubs.google.longrunning import operations_pb2_grpc
-from sandkube.errors import RunRefused
+from sandkube.errors import RunRefused, Unusable
+from sandkube.registry import logins
 from sandkube.run import go_on, wait
 
 T = TypeVar("T")

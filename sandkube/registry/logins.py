@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sandkube.build.cache.kind import Unusable
-from sandkube.build.cache.web import netrc_file
+from sandkube.errors import Unusable
 from sandkube.run import run
 
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
@@ -31,6 +30,15 @@ class Login:
     def basic(self) -> str:
         """The value of an Authorization header (RFC 7617)."""
         return f"Basic {base64.b64encode(f'{self.name}:{self.password}'.encode()).decode()}"
+
+
+def netrc_file(environment: Mapping[str, str]) -> Path | None:
+    """What $NETRC names, else ~/.netrc; None where it is no file."""
+    path = Path(environment.get("NETRC") or Path(environment.get("HOME", "/"), ".netrc"))
+    try:
+        return path if path.is_file() else None
+    except OSError:  # a home that this user may not read
+        return None
 
 
 def files(environment: Mapping[str, str]) -> Iterator[Path]:

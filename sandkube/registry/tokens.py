@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 from urllib.parse import urlencode, urlsplit
 
-from sandkube.build.cache.kind import Unusable
-from sandkube.build.cache.logins import Login
-from sandkube.build.cache.web import Web
 from sandkube.documents import parse_json
+from sandkube.errors import Unusable
+from sandkube.registry.logins import Login
 
 _LIMIT = 1 << 20  # bytes of an answer with a token
 _LIFE = 60  # seconds of a token that says nothing of it, or nothing sane
@@ -44,6 +44,28 @@ def challenges(header: str) -> Mapping[str, Mapping[str, str]]:
     return found
 
 
+class Said(Protocol):
+    """An answer: `body` is one byte longer than was allowed where it has more than that."""
+
+    @property
+    def status(self) -> int: ...  # noqa: D102
+
+    @property
+    def body(self) -> bytes: ...  # noqa: D102
+
+
+class Asks(Protocol):
+    """What asks servers. Raises Unusable."""
+
+    def ask(self, method: str, address: str, *, limit: int, headers: Mapping[str, str]) -> Said:
+        """One answer, whatever its status."""
+        ...
+
+
+class Denied(Unusable):
+    """A login, or the want of one, is not good enough."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class _Held:
     header: str
@@ -57,7 +79,7 @@ class Tokens:
     """
 
     def __init__(
-        self, web: Web, repository: str, find: Callable[[], Login | None], clock: Callable[[], float] = time.monotonic
+        self, web: Asks, repository: str, find: Callable[[], Login | None], clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._web = web
         self._repository = repository
@@ -117,7 +139,8 @@ class Tokens:
         place = f"{realm}{'&' if parts.query else '?'}{urlencode(query)}"
         answer = self._web.ask("GET", place, limit=_LIMIT, headers=headers)
         if answer.status != 200:
-            raise Unusable(f"{parts.hostname}: gives no token, status {answer.status}, {self.told()}")
+            kind = Denied if answer.status in (401, 403) else Unusable
+            raise kind(f"{parts.hostname}: gives no token, status {answer.status}, {self.told()}")
         try:
             said = parse_json(answer.body)
             token, life = said.get("token") or said.get("access_token"), said.get("expires_in")

@@ -1,0 +1,1 @@
+"""Registries of OCI artifacts: what they are shown, and whose certificates count."""
