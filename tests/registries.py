@@ -147,7 +147,8 @@ class Handler(Silent):
         elif kind == "blobs" and self.registry.storage:
             self.answer(307, Location=f"{self.registry.storage}/v2/storage/blobs/{name}")
         else:
-            self.answer(200, data)
+            told = {"Content_Type": self.registry.types[name]} if name in self.registry.types else {}
+            self.answer(200, data, **told)
 
 
 def handler(one: Registry) -> type[Handler]:

@@ -146,6 +146,7 @@ def serves(one: Registry, tag: str, made: Made) -> list[str]:
     for blob in (*made.blobs, made.config, made.manifest):
         one.blobs[digest(blob)] = one.manifests[digest(blob)] = blob
     one.manifests[tag] = made.manifest
+    one.types |= dict.fromkeys((tag, digest(made.manifest)), f"{OCI}manifest.v1+json")
     return [f"GET /v2/odd/blobs/{digest(blob)}" for blob in made.blobs]
 
 
