@@ -82,10 +82,10 @@ LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ a
 Verbosity = Annotated[int, looks_like("a number from 0 to 10", lambda v: 0 <= v <= 10)]
 PARTS = ("dns", "loadbalancer", "local-storage", "metrics-server", "services")
 Part = Annotated[str, matching(f"one of {', '.join(PARTS)}", "|".join(PARTS))]
-Registry = Annotated[str, matching("a registry such as quay.io or registry.example:5000", _HOST)]
+Registry = Annotated[str, matching("a registry such as docker.io or registry.example:5000", _HOST)]
 Source = Annotated[
     str,
-    matching("a registry such as quay.io, or http://registry.example:5000 for one without TLS", f"(http://)?{_HOST}"),
+    matching("a registry such as docker.io, or http://registry.example:5000 for one without TLS", f"(http://)?{_HOST}"),
 ]
 Mirror = Annotated[
     str,

@@ -129,9 +129,11 @@ def test_with_a_pull_secret(yard: Yard) -> None:
 
 
 def test_a_registry_that_is_not_named(yard: Yard) -> None:
-    create(yard.cluster, pod("elsewhere", "quay.io/somebodys/web:1"), pod("hub", "busybox"))
+    create(yard.cluster, pod("elsewhere", "registry.example/somebodys/web:1"), pod("hub", "busybox"))
     event(
-        yard.cluster, "elsewhere", "this cluster may not pull from quay.io; run-cluster --pull-from quay.io allows it"
+        yard.cluster,
+        "elsewhere",
+        "this cluster may not pull from registry.example; run-cluster --pull-from registry.example allows it",
     )
     event(yard.cluster, "hub", "this cluster may not pull from docker.io; run-cluster --pull-from docker.io allows it")
 

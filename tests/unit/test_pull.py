@@ -118,7 +118,7 @@ def test_nothing_but_parts_is_asked_for(registry: Registry) -> None:
 
 
 def test_a_registry_that_may_not_be_asked(registry: Registry) -> None:
-    said = ask(Registries({}, ["quay.io"]), place(registry), "HEAD")
+    said = ask(Registries({}, ["registry.example"]), place(registry), "HEAD")
     name = f"127.0.0.1:{registry.port}"
     sentence = f"this cluster may not pull from {name}; run-cluster --pull-from {name} allows it"
     assert (said.status, said.sentence) == (403, sentence)

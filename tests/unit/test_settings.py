@@ -344,9 +344,9 @@ def test_no_file(tmp_path: Path) -> None:
 def test_where_images_are_pulled_from_is_for_the_host(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("a certificate")
     mirrors = ["docker.io=https://mirror.example", "docker.io=http://10.0.0.1:5000/hub"]
-    found = given(tmp_path, '[pull]\nauthorities = "ca.pem"\nfrom = ["quay.io"]', pull_mirror=mirrors)
+    found = given(tmp_path, '[pull]\nauthorities = "ca.pem"\nfrom = ["registry.example"]', pull_mirror=mirrors)
     addresses = ("https://mirror.example", "http://10.0.0.1:5000/hub")
-    assert found.pull == Pull(True, ("quay.io",), {"docker.io": addresses}, "a certificate")
+    assert found.pull == Pull(True, ("registry.example",), {"docker.io": addresses}, "a certificate")
     sent = json.loads(found.text)
     assert "pull" not in sent
     own = {"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80}
@@ -358,11 +358,11 @@ def test_where_images_are_pulled_from_is_for_the_host(tmp_path: Path) -> None:
 
 
 def test_registries_that_are_none(tmp_path: Path) -> None:
-    assert faults(tmp_path, pull_from=["Quay.io", "https://quay.io"], pull_mirror=["docker.io=mirror"]) == [
-        "--pull-from: expected a registry such as quay.io, or http://registry.example:5000 for one without TLS, "
+    assert faults(tmp_path, pull_from=["Quay.io", "https://registry.example"], pull_mirror=["docker.io=mirror"]) == [
+        "--pull-from: expected a registry such as docker.io, or http://registry.example:5000 for one without TLS, "
         "got 'Quay.io'",
-        "--pull-from: expected a registry such as quay.io, or http://registry.example:5000 for one without TLS, "
-        "got 'https://quay.io'",
+        "--pull-from: expected a registry such as docker.io, or http://registry.example:5000 for one without TLS, "
+        "got 'https://registry.example'",
         "--pull-mirror: expected an address such as https://mirror.example or http://10.0.0.1:5000/hub, got 'mirror'",
     ]
     assert faults(tmp_path, pull_mirror=["docker.io"]) == ["--pull-mirror docker.io: not of the form NAME=VALUE"]
