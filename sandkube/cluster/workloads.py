@@ -23,8 +23,9 @@ def rolled_out(kubectl: Kubectl, deadline: Deadline, disabled: Set[str] = frozen
     """
     kubectl = replace(kubectl, deadline=deadline)
     awaited = [f"deployment/{name}" for part, name in SYSTEM.items() if part not in disabled]
-    if awaited and "services" not in disabled:  # by which they reach the API
-        kubectl("wait", *awaited, "--namespace=kube-system", "--for=create", _patience(deadline))
+    for each in awaited if "services" not in disabled else ():  # by which they reach the API
+        # One at a time: of several that are not there yet, kubectl makes an error that it does not wait for.
+        kubectl("wait", each, "--namespace=kube-system", "--for=create", _patience(deadline))
     said = kubectl("get", ",".join(_KINDS), "--all-namespaces", "--output=json").stdout
     found = [each for each in json.loads(said)["items"] if _rolls(each)]
     for each in found:
