@@ -1,0 +1,111 @@
+package iptables
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func sample() Table {
+	inner := Chain{Name: "inner", End: Drop, Rules: []Rule{
+		{Destination: netip.MustParsePrefix("10.1.0.0/16"), Protocol: unix.IPPROTO_TCP, Ports: &Ports{80, 90}, Verdict: Return},
+		{Protocol: unix.IPPROTO_UDP, Ports: &Ports{53, 53}, Verdict: Accept},
+	}}
+	outer := Chain{Name: "outer", End: Return, Rules: []Rule{{Source: netip.MustParsePrefix("10.88.0.7/32"), Jump: "inner"}}}
+	return NAT(Chain{End: Accept, Rules: []Rule{
+		{Protocol: unix.IPPROTO_TCP, Flags: &Flags{Mask: SYN | ACK, Set: SYN}, Jump: "outer"},
+	}}, inner, outer)
+}
+
+// `-A inner -p tcp -d 10.1.0.0/16 --dport 80:90 -j RETURN`, laid out by hand from ip_tables.h.
+func TestARule(t *testing.T) {
+	got := sample().Chains[0].Rules[0].encode(int32(Return))
+	want := make([]byte, 200)
+	copy(want[4:], []byte{10, 1, 0, 0})
+	copy(want[12:], []byte{255, 255, 0, 0})
+	want[80] = 6
+	want[88], want[90] = 160, 200
+	copy(want[112:], "\x30\x00tcp")
+	copy(want[144:], []byte{0, 0, 255, 255, 80, 0, 90, 0})
+	want[160] = 40
+	copy(want[192:], []byte{251, 255, 255, 255})
+	if !bytes.Equal(got, want) {
+		t.Errorf("got\n%v, want\n%v", got, want)
+	}
+}
+
+// Every offset leads to an entry, and every jump to one that follows a name.
+func TestOffsets(t *testing.T) {
+	made := sample().encode()
+	known := map[uint32]bool{}
+	var count uint32
+	for at := 0; at < len(made.entries); at += int(native.Uint16(made.entries[at+90:])) {
+		known[uint32(at)] = true
+		count++
+	}
+	if count != made.count || count != 13 {
+		t.Errorf("%d entries, said to be %d", count, made.count)
+	}
+	for _, hook := range []Hook{Prerouting, Input, Output, Postrouting} {
+		if !known[made.starts[hook]] || !known[made.underflow[hook]] || made.hooks&(1<<hook) == 0 {
+			t.Errorf("hook %d: %d, %d", hook, made.starts[hook], made.underflow[hook])
+		}
+	}
+	if made.hooks&(1<<Forward) != 0 {
+		t.Error("nat has no FORWARD")
+	}
+	for name, start := range sample().offsets() {
+		head := made.entries[start-entrySize-errorSize:]
+		if !known[uint32(start)] || !bytes.HasPrefix(head[entrySize+32:], []byte(name+"\x00")) {
+			t.Errorf("%s does not begin at %d", name, start)
+		}
+	}
+}
+
+func TestWhatMakesNoSense(t *testing.T) {
+	for said, chain := range map[string]Chain{
+		"is not there": {Rules: []Rule{{Jump: "nowhere"}}},
+		"are TCP's":    {Rules: []Rule{{Protocol: unix.IPPROTO_SCTP, Ports: &Ports{1, 2}}}},
+		"flags":        {Rules: []Rule{{Flags: &Flags{}}}},
+	} {
+		if err := NAT(chain).validate(); err == nil || !strings.Contains(err.Error(), said) {
+			t.Errorf("%s: %v", said, err)
+		}
+	}
+	if err := NAT(Chain{}, Chain{Name: "a"}, Chain{Name: "a"}).validate(); err == nil {
+		t.Error("two chains of one name")
+	}
+}
+
+// The kernel checks a table before it takes it, and gives back what it has.
+func TestTheKernelTakesIt(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with its network
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Skipf("no network of its own: %v", err)
+	}
+	if _, err := entries("nat"); errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.ENOENT) {
+		t.Skipf("no iptables in this kernel: %v", err)
+	}
+	for _, table := range []Table{sample(), NAT(Chain{End: Accept}), sample()} {
+		if err := Replace(table); err != nil {
+			t.Fatal(err)
+		}
+		got, err := entries("nat")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := table.encode().entries; !bytes.Equal(got, want) {
+			t.Errorf("the kernel has\n%v, not\n%v", got, want)
+		}
+	}
+	broken := sample()
+	broken.Chains[0].Rules[0].Jump = "outer" // which jumps back
+	if err := Replace(broken); err == nil {
+		t.Error("a loop was taken")
+	}
+}
