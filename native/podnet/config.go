@@ -56,3 +56,18 @@ func parseConfig(data []byte) (*config, error) {
 func invalid(format string, args ...any) error {
 	return types.NewError(types.ErrInvalidNetworkConfig, fmt.Sprintf(format, args...), "")
 }
+
+// parsePod reads whose network it is from CNI_ARGS, where containerd says so.
+func parsePod(text string) (pod, error) {
+	var args struct { // the names are the runtime's
+		types.CommonArgs
+		K8S_POD_NAMESPACE types.UnmarshallableString
+		K8S_POD_NAME      types.UnmarshallableString
+		K8S_POD_UID       types.UnmarshallableString
+	}
+	args.IgnoreUnknown = true
+	if err := types.LoadArgs(text, &args); err != nil {
+		return pod{}, invalid("CNI_ARGS %q: %v", text, err)
+	}
+	return pod{string(args.K8S_POD_NAMESPACE), string(args.K8S_POD_NAME), string(args.K8S_POD_UID)}, nil
+}

@@ -22,10 +22,19 @@ type attachment struct {
 func (a attachment) String() string { return a.ContainerID + "/" + a.IfName }
 
 // lease is the content of one lease file. Netns is kept so that the node can
-// make the devices again after a restore, which loses them.
+// make the devices again after a restore, which loses them; Pod tells whose
+// address it is, before the API does.
 type lease struct {
 	attachment
 	Netns string `json:"netns"`
+	Pod   pod    `json:"pod"`
+}
+
+// pod is a pod of the API.
+type pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
 }
 
 // leases is the locked folder of addresses in use. A lease is written to a

@@ -13,6 +13,19 @@ var (
 	testGateway = netip.MustParseAddr("10.88.0.1")
 )
 
+func TestWhoseLeaseItIs(t *testing.T) {
+	got, err := parsePod("IgnoreUnknown=1;K8S_POD_NAMESPACE=space;K8S_POD_NAME=name;K8S_POD_INFRA_CONTAINER_ID=c;K8S_POD_UID=uid")
+	if want := (pod{"space", "name", "uid"}); err != nil || got != want {
+		t.Errorf("%v, %v; want %v", got, err, want)
+	}
+	if got, err := parsePod(""); err != nil || got != (pod{}) {
+		t.Errorf("of nobody: %v, %v", got, err)
+	}
+	if _, err := parsePod("K8S_POD_NAME"); err == nil {
+		t.Error("what is no pair was taken")
+	}
+}
+
 func allocate(t *testing.T, root, container string) string {
 	t.Helper()
 	l, err := openLeases(root)

@@ -55,13 +55,17 @@ func add(args *skel.CmdArgs) error {
 	if err := refuseHostPorts(conf); err != nil {
 		return err
 	}
+	owner, err := parsePod(args.Args)
+	if err != nil {
+		return err
+	}
 	id := attachment{ContainerID: args.ContainerID, IfName: args.IfName}
 	leases, err := openLeases(leaseFolder)
 	if err != nil {
 		return err
 	}
 	defer leases.Close()
-	address, err := leases.Allocate(conf.Subnet, conf.Gateway, lease{attachment: id, Netns: args.Netns})
+	address, err := leases.Allocate(conf.Subnet, conf.Gateway, lease{attachment: id, Netns: args.Netns, Pod: owner})
 	if err != nil {
 		return err
 	}
