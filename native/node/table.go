@@ -80,7 +80,7 @@ func newControl(n *node) *control {
 	collect(hasty)
 	uuid.EnableRandPool() // each request has one, and each random number of its own would be a system call
 	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
-	return &control{node: n, parts: newParts(wanted...), served: make(chan struct{})}
+	return &control{node: n, parts: newParts(append(wanted, traffic.Policy)...), served: make(chan struct{})}
 }
 
 // units are the control plane, the kubelet, and what a cluster has beside them.
@@ -107,7 +107,7 @@ func (c *control) units() []units.Unit {
 		{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
 	}
 	return slices.DeleteFunc(table, func(one units.Unit) bool {
-		return c.settings.Disabled(one.Name) || one.Name == traffic.Role && c.parts.left == 0
+		return c.settings.Disabled(one.Name)
 	})
 }
 
@@ -255,7 +255,13 @@ func (c *control) balance(ctx context.Context, _ func()) error {
 
 // traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.
 func (c *control) traffic(ctx context.Context, ready func()) error {
-	var settings traffic.Settings
+	settings := traffic.Settings{Policy: traffic.PolicySettings{
+		Kubeconfig: components.Kubeconfig(pki.Services),
+		Cluster:    c.cluster,
+	}}
+	if c.plan.Used(fixes.PodNetwork) == fixes.Bridge {
+		settings.Policy.Hindrance = "pods are ports of a bridge here, where nothing sees what they send to each other"
+	}
 	if !c.settings.Disabled(traffic.Services) {
 		settings.Services = &traffic.ServicesSettings{
 			Kubeconfig: components.Kubeconfig(pki.Services),

@@ -98,22 +98,6 @@ def test_memory_limits_are_not_enforced(mine: Cluster) -> None:
     mine.kubectl("wait", "pod", "hog", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
 
 
-def test_network_policies_are_not_enforced(mine: Cluster) -> None:
-    create(
-        mine,
-        pod("web", ["sh", "-c", "mkdir /w; echo page >/w/index.html; exec httpd -f -p 8080 -h /w"]),
-        service("web", selector={"app": "web"}, ports=[{"port": 80, "targetPort": 8080}]),
-        {
-            "apiVersion": "networking.k8s.io/v1",
-            "kind": "NetworkPolicy",
-            "metadata": {"name": "nobody"},
-            "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
-        },
-    )
-    mine.kubectl("wait", "pod", "web", "--for=condition=Ready", "--timeout=60s")
-    fetch = "until wget -q -T 5 -O- http://web.default.svc.cluster.local/; do sleep 0.2; done"
-    assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
-    mine.kubectl("delete", "networkpolicy", "nobody")
 
 
 def test_images_are_not_pulled(mine: Cluster) -> None:

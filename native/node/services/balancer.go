@@ -18,6 +18,7 @@ type balancer struct {
 	turn      int
 	affinity  time.Duration
 	sources   []netip.Prefix
+	allows    func(client netip.Addr, endpoint netip.AddrPort) bool
 	sessions  map[netip.Addr]session
 	purgeAt   int
 }
@@ -30,7 +31,8 @@ type session struct {
 const minPurge = 1024
 
 func newBalancer(now func() time.Time) *balancer {
-	return &balancer{now: now, sessions: map[netip.Addr]session{}, purgeAt: minPurge}
+	all := func(netip.Addr, netip.AddrPort) bool { return true }
+	return &balancer{now: now, allows: all, sessions: map[netip.Addr]session{}, purgeAt: minPurge}
 }
 
 // update replaces the endpoints. Sessions with an endpoint that is gone end.
@@ -53,6 +55,13 @@ func (b *balancer) admit(sources []netip.Prefix) {
 	b.sources = sources
 }
 
+// judge has a client be sent to those endpoints only that it may reach.
+func (b *balancer) judge(allows func(client netip.Addr, endpoint netip.AddrPort) bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.allows = allows
+}
+
 // has tells whether an endpoint is still one to send to.
 func (b *balancer) has(endpoint netip.AddrPort) bool {
 	b.mu.Lock()
@@ -61,7 +70,7 @@ func (b *balancer) has(endpoint netip.AddrPort) bool {
 	return found
 }
 
-// pick chooses an endpoint that is not among those that failed already. left is how many of those there are.
+// pick chooses an endpoint that the client may reach and is not among those that failed already. left is how many of those there are.
 func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint netip.AddrPort, left int, found bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -73,7 +82,7 @@ func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint ne
 	left = max(1, len(b.endpoints)-len(failed)) // of failed some may have gone meanwhile
 	if b.affinity > 0 {
 		s, found := b.sessions[client]
-		if found && now.Sub(s.used) <= b.affinity && !slices.Contains(failed, s.endpoint) {
+		if found && now.Sub(s.used) <= b.affinity && !slices.Contains(failed, s.endpoint) && b.allows(client, s.endpoint) {
 			b.sessions[client] = session{s.endpoint, now}
 			return s.endpoint, left, true
 		}
@@ -81,7 +90,7 @@ func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint ne
 	for range b.endpoints {
 		endpoint := b.endpoints[b.turn%len(b.endpoints)]
 		b.turn = (b.turn + 1) % len(b.endpoints)
-		if slices.Contains(failed, endpoint) {
+		if slices.Contains(failed, endpoint) || !b.allows(client, endpoint) {
 			continue
 		}
 		if b.affinity > 0 {

@@ -38,7 +38,7 @@ func start(t *testing.T, edits ...func(*proxy)) *fixture {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	f := &fixture{t: t, client: fake.NewClientset(), folder: t.TempDir()}
-	table := newTable(noAddresses{})
+	table := newTable(noAddresses{}, everybody)
 	table.flows = newFlows(maxFlows, 300*time.Millisecond)
 	ready := make(chan struct{})
 	p := &proxy{
@@ -178,3 +178,5 @@ func askFor(t *testing.T, address, want string) {
 		return err == nil && got == want
 	})
 }
+
+func everybody(netip.Addr, netip.AddrPort, v1.Protocol) bool { return true }

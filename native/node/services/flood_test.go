@@ -201,7 +201,7 @@ func TestChangesAreTakenTogether(t *testing.T) {
 	f.stop()
 	services := &counted{ServiceLister: corelisters.NewServiceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil))}
 	p := &proxy{
-		table:          newTable(noAddresses{}),
+		table:          newTable(noAddresses{}, everybody),
 		hostPortFolder: f.folder,
 		services:       services,
 		endpoints:      discoverylisters.NewEndpointSliceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil)),

@@ -35,6 +35,9 @@ const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessSer
 // coalesce is the least time between two looks at all Services: a burst of changes is one.
 const coalesce = 50 * time.Millisecond
 
+// Judge says whether a client may have a connection to an endpoint.
+type Judge func(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool
+
 // On is the node of a cluster.
 func On(c cluster.Cluster) Node {
 	return Node{
@@ -47,9 +50,9 @@ func On(c cluster.Cluster) Node {
 }
 
 // Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network
-// stack. Node ports are served on the node's addresses. ready is called once, when everything that the API held at the
+// stack. Node ports are served on the node's addresses. Endpoints see the node, so allows is asked about their clients. ready is called once, when everything that the API held at the
 // start is being served.
-func Run(ctx context.Context, config *rest.Config, device string, node Node, ready func()) error {
+func Run(ctx context.Context, config *rest.Config, device string, node Node, allows Judge, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
@@ -64,7 +67,7 @@ func Run(ctx context.Context, config *rest.Config, device string, node Node, rea
 	if err := os.MkdirAll(hostPortFolder, 0o700); err != nil {
 		return err
 	}
-	p := &proxy{table: newTable(owner), hostPortFolder: hostPortFolder, node: node, ready: ready}
+	p := &proxy{table: newTable(owner, allows), hostPortFolder: hostPortFolder, node: node, ready: ready}
 	return p.run(ctx, client)
 }
 

@@ -27,6 +27,7 @@ type listener interface {
 // table holds what is being served now. Only one goroutine calls apply.
 type table struct {
 	owner     addressOwner
+	allows    Judge
 	flows     *flows
 	places    *places
 	balancers map[string]*balancer
@@ -35,9 +36,10 @@ type table struct {
 	open      sync.WaitGroup // every goroutine that forwards
 }
 
-func newTable(owner addressOwner) *table {
+func newTable(owner addressOwner, allows Judge) *table {
 	return &table{
 		owner:     owner,
+		allows:    allows,
 		flows:     newFlows(maxFlows, udpIdle),
 		places:    newPlaces(maxConnections, maxOfClient),
 		balancers: map[string]*balancer{},
@@ -102,6 +104,9 @@ func (t *table) balance(rules []rule) map[frontend]*balancer {
 		b.admit(r.Sources)
 		balancers[r.Name] = b
 		for _, place := range r.Frontends {
+			b.judge(func(client netip.Addr, endpoint netip.AddrPort) bool {
+				return t.allows(client, endpoint, place.Protocol)
+			})
 			if len(r.Endpoints) > 0 {
 				serving[place] = b
 			}

@@ -1,4 +1,4 @@
-// Package traffic serves what pods send to the node: Services, host ports and names, in a process of its own, so that
+// Package traffic serves what pods send to the node, Services, host ports and names, and has policies be obeyed about it, in a process of its own, so that
 // a packet costs at most that one, which is started again.
 package traffic
 
@@ -19,8 +19,10 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"sandkube/node/cluster"
 	"sandkube/node/dns"
 	"sandkube/node/logs"
+	"sandkube/node/policy"
 	"sandkube/node/services"
 )
 
@@ -31,6 +33,7 @@ const Role = "traffic"
 const (
 	Services = "services"
 	DNS      = "dns"
+	Policy   = "policy"
 )
 
 // Bounds of what traffic may cost: a connection has two sockets and the pipes between them, a flow has one socket.
@@ -43,6 +46,7 @@ const (
 type Settings struct {
 	Services *ServicesSettings
 	DNS      *DNSSettings
+	Policy   PolicySettings
 }
 
 // ServicesSettings are those of package services.
@@ -50,6 +54,13 @@ type ServicesSettings struct {
 	Kubeconfig string
 	Device     string
 	Node       services.Node
+}
+
+// PolicySettings are those of package policy.
+type PolicySettings struct {
+	Kubeconfig string
+	Cluster    cluster.Cluster
+	Hindrance  string // why policies cannot be enforced
 }
 
 // DNSSettings are those of package dns.
@@ -70,7 +81,8 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		return err
 	}
 	debug.SetMemoryLimit(memory)
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
+	judge := &policy.Judge{}
 	var saying sync.Mutex
 	part := func(name string, run func(ready func()) error) {
 		ready := sync.OnceFunc(func() {
@@ -81,7 +93,7 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		sink.Run(name, func() { ended <- fmt.Errorf("%s: %w", name, run(ready)) })
 	}
 	if settings.Services != nil {
-		go part(Services, func(ready func()) error { return serve(ctx, *settings.Services, ready) })
+		go part(Services, func(ready func()) error { return serve(ctx, *settings.Services, judge, ready) })
 	}
 	if names := settings.DNS; names != nil {
 		go part(DNS, func(ready func()) error {
@@ -91,16 +103,33 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 			return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready)
 		})
 	}
+	go part(Policy, func(ready func()) error { return enforce(ctx, settings.Policy, judge, ready) })
 	return <-ended
 }
 
-func serve(ctx context.Context, settings ServicesSettings, ready func()) error {
-	config, err := admitted(ctx, settings.Kubeconfig)
+func serve(ctx context.Context, settings ServicesSettings, judge *policy.Judge, ready func()) error {
+	config, err := client(ctx, settings.Kubeconfig)
 	if err != nil {
 		return err
 	}
+	return services.Run(ctx, config, settings.Device, settings.Node, judge.Allows, ready)
+}
+
+func enforce(ctx context.Context, settings PolicySettings, judge *policy.Judge, ready func()) error {
+	config, err := client(ctx, settings.Kubeconfig)
+	if err != nil {
+		return err
+	}
+	return policy.Run(ctx, config, settings.Cluster, settings.Hindrance, judge, ready)
+}
+
+func client(ctx context.Context, kubeconfig string) (*rest.Config, error) {
+	config, err := admitted(ctx, kubeconfig)
+	if err != nil {
+		return nil, err
+	}
 	config.QPS, config.Burst = 50, 100
-	return services.Run(ctx, config, settings.Device, settings.Node, ready)
+	return config, nil
 }
 
 // admitted returns the configuration of a client when the API server lets it in.

@@ -1,0 +1,95 @@
+// Package policy has NetworkPolicies be obeyed: by the packet filter of the node's network, which sees what pods send to
+// each other and to the node, and by the proxy of Services, whose endpoints see the node in place of their clients.
+//
+// What it keeps to is the API's own documentation (https://kubernetes.io/docs/concepts/services-networking/network-policies/).
+// Where that leaves it open: connections that stand when a policy comes stay; ICMP passes by rules that name no port; what the
+// node sends always passes, and what a pod sends to the node passes by ipBlock only, as pods with the node's network have no
+// address by which they could be told from it; SCTP passes by rules that name no port number. The DNS server counts as a pod
+// of kube-system that is labelled as CoreDNS' pods are.
+package policy
+
+import (
+	"net/netip"
+	"sync/atomic"
+
+	v1 "k8s.io/api/core/v1"
+	networking "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// Pod is a pod with an address of its own.
+type Pod struct {
+	Namespace string
+	Labels    labels.Set
+	Address   netip.Addr
+	Ports     []v1.ContainerPort // the ones with names count
+}
+
+// World is what policies are about.
+type World struct {
+	Node       set // addresses that the node may have sent from, none of a pod
+	Namespaces map[string]labels.Set
+	Pods       []Pod
+	Policies   []*networking.NetworkPolicy
+}
+
+// span is a range of ports; all traffic where it has no protocol.
+type span struct {
+	protocol    v1.Protocol
+	first, last uint16
+}
+
+var (
+	everything = span{}
+	everywhere = setOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+)
+
+func (s span) has(protocol v1.Protocol, port uint16) bool {
+	return s == everything || s.protocol == protocol && s.first <= port && port <= s.last
+}
+
+// permit has the traffic of a pod pass to some addresses, or from them.
+type permit struct {
+	span
+	peers set
+}
+
+// permits are all that a pod is permitted in one direction.
+type permits []permit
+
+func (p permits) pass(peer netip.Addr, protocol v1.Protocol, port uint16) bool {
+	for _, each := range p {
+		if each.has(protocol, port) && each.peers.has(peer) {
+			return true
+		}
+	}
+	return false
+}
+
+// Rules are what policies come to: what isolated pods are permitted. Pods that no policy selects are not in it.
+type Rules struct {
+	node            set
+	ingress, egress map[netip.Addr]permits
+}
+
+// Allows tells whether a connection may be made.
+func (r *Rules) Allows(from, to netip.Addr, protocol v1.Protocol, port uint16) bool {
+	if r == nil || from == to {
+		return true
+	}
+	if permitted, isolated := r.egress[from]; isolated && !permitted.pass(to, protocol, port) {
+		return false
+	}
+	permitted, isolated := r.ingress[to]
+	return !isolated || r.node.has(from) || permitted.pass(from, protocol, port)
+}
+
+// Judge says what is allowed by the rules of the moment.
+type Judge struct{ rules atomic.Pointer[Rules] }
+
+// Allows tells whether a client may have a connection to an endpoint.
+func (j *Judge) Allows(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool {
+	return j.rules.Load().Allows(client, endpoint.Addr(), protocol, endpoint.Port())
+}
+
+func (j *Judge) follow(rules *Rules) { j.rules.Store(rules) }

@@ -1,0 +1,190 @@
+package policy
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"reflect"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	networking "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	networkinglisters "k8s.io/client-go/listers/networking/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/klog/v2"
+
+	"sandkube/node/cluster"
+	"sandkube/node/iptables"
+)
+
+// coalesce is the least time between two looks at everything: a burst of changes is one.
+const coalesce = 50 * time.Millisecond
+
+// filterFile is there when the kernel may have a table of ours, from an earlier process too. Tests have another.
+var filterFile = "/run/sandkube/filtered"
+
+// Run has the policies of the API be obeyed until ctx ends. judge is told of them. Without a policy nothing but policies is
+// watched, and the kernel filters nothing. hindrance says why pods cannot be told apart here: then each policy gets an event
+// that says so. ready is called once, when the policies that there were at the start are obeyed.
+func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance string, judge *Judge, ready func()) error {
+	config = rest.CopyConfig(config)
+	config.ContentType = runtime.ContentTypeProtobuf
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(leaseFolder, 0o700); err != nil {
+		return err
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch files: %w", err)
+	}
+	defer watcher.Close()
+	e := &enforcer{
+		cluster: of, judge: judge, ready: ready, hindrance: hindrance, watcher: watcher,
+		replace: iptables.Replace, complaints: newComplaints(client), changed: make(chan struct{}, 1),
+	}
+	_, err = os.Stat(filterFile)
+	e.filtering = err == nil
+	return e.run(ctx, client)
+}
+
+// enforcer joins the sources of change to the filter.
+type enforcer struct {
+	cluster    cluster.Cluster
+	judge      *Judge
+	ready      func()
+	hindrance  string
+	watcher    *fsnotify.Watcher
+	replace    func(iptables.Table) error
+	complaints *complaints
+	changed    chan struct{}
+
+	policies  networkinglisters.NetworkPolicyLister
+	around    *around // nil until there is a policy
+	filtering bool
+	last      iptables.Table // that the kernel has
+}
+
+func (e *enforcer) notify() {
+	select {
+	case e.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (e *enforcer) run(ctx context.Context, client kubernetes.Interface) error {
+	factory := informers.NewSharedInformerFactory(client, 0)
+	informer := factory.Networking().V1().NetworkPolicies()
+	e.policies = informer.Lister()
+	_, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { e.notify() },
+		UpdateFunc: func(old, new any) {
+			if old.(*networking.NetworkPolicy).Generation != new.(*networking.NetworkPolicy).Generation {
+				e.notify()
+			}
+		},
+		DeleteFunc: func(any) { e.notify() },
+	})
+	if err != nil {
+		return err
+	}
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	e.notify()
+	e.serve(ctx, client)
+	return ctx.Err()
+}
+
+// serve acts upon each change. What failed is tried again at growing intervals, since nothing tells when it would not.
+func (e *enforcer) serve(ctx context.Context, client kubernetes.Interface) {
+	backoff := flowcontrol.NewBackOff(100*time.Millisecond, 10*time.Second)
+	var again <-chan time.Time
+	var next time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-e.changed:
+		case <-e.watcher.Events:
+		case err := <-e.watcher.Errors:
+			klog.FromContext(ctx).Error(err, "Watching addresses of pods")
+		case <-again:
+		}
+		// A change is acted upon at once, those that follow it after a pause, as one.
+		time.Sleep(time.Until(next))
+		next = time.Now().Add(coalesce)
+		if err := e.sync(ctx, client); err != nil {
+			backoff.Next("sync", time.Now())
+			again = time.After(backoff.Get("sync"))
+			klog.FromContext(ctx).Error(err, "Some policies are not enforced", "retry", backoff.Get("sync"))
+			continue
+		}
+		backoff.Reset("sync")
+		again = nil
+	}
+}
+
+// sync has all policies be obeyed, or says of each that it is not.
+func (e *enforcer) sync(ctx context.Context, client kubernetes.Interface) error {
+	policies, err := e.policies.List(labels.Everything())
+	if err != nil {
+		return err
+	}
+	if e.hindrance != "" {
+		err = e.complaints.say(ctx, policies, e.hindrance)
+	} else if err = e.enforce(ctx, client, policies); err != nil {
+		_ = e.complaints.say(ctx, policies, err.Error()) // the log has it as well
+	} else {
+		e.complaints.forget()
+	}
+	if e.ready != nil {
+		e.ready()
+		e.ready = nil
+	}
+	return err
+}
+
+// enforce leaves everything as it is where it fails.
+func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, policies []*networking.NetworkPolicy) error {
+	if len(policies) == 0 && !e.filtering {
+		return nil
+	}
+	world := World{Node: nodeOf(e.cluster), Policies: policies}
+	if len(policies) > 0 {
+		if e.around == nil {
+			found, err := lookAround(ctx, client, e.watcher, e.notify)
+			if err != nil {
+				return err
+			}
+			e.around = found
+		}
+		if err := e.around.fill(&world); err != nil {
+			return err
+		}
+		world.Pods = append(world.Pods, dns(e.cluster))
+	}
+	rules := Compile(world)
+	if table := rules.table(e.cluster); !e.filtering || !reflect.DeepEqual(table, e.last) {
+		if err := os.WriteFile(filterFile, nil, 0o600); err != nil {
+			return err
+		}
+		if err := e.replace(table); err != nil {
+			return err
+		}
+		e.filtering, e.last = true, table
+	}
+	e.judge.follow(rules)
+	if len(policies) == 0 {
+		e.filtering = false
+		return os.Remove(filterFile)
+	}
+	return nil
+}

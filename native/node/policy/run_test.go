@@ -1,0 +1,191 @@
+package policy
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+
+	"sandkube/node/cluster"
+	"sandkube/node/iptables"
+)
+
+// fixture is an enforcer of a made-up API, with a filter that notes what it is given.
+type fixture struct {
+	t      *testing.T
+	client *fake.Clientset
+	leases string
+	judge  *Judge
+
+	mu      sync.Mutex
+	tables  []iptables.Table
+	refuses error
+}
+
+func start(t *testing.T, hindrance string) *fixture {
+	t.Helper()
+	folder := t.TempDir()
+	leaseFolder, filterFile = filepath.Join(folder, "leases"), filepath.Join(folder, "filtered")
+	f := &fixture{t: t, client: fake.NewClientset(), leases: leaseFolder, judge: &Judge{}}
+	if err := os.Mkdir(f.leases, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := &enforcer{
+		cluster: cluster.Default, judge: f.judge, hindrance: hindrance, watcher: watcher, replace: f.replace,
+		complaints: newComplaints(f.client), changed: make(chan struct{}, 1),
+	}
+	ready := make(chan struct{})
+	e.ready = func() { close(ready) }
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- e.run(ctx, f.client) }()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		watcher.Close()
+	})
+	<-ready
+	return f
+}
+
+func (f *fixture) replace(table iptables.Table) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.refuses != nil {
+		return f.refuses
+	}
+	f.tables = append(f.tables, table)
+	return nil
+}
+
+func (f *fixture) given() []iptables.Table {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tables
+}
+
+func (f *fixture) pod(namespace, name, uid, address string) {
+	f.t.Helper()
+	made := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: "1", Labels: map[string]string{"app": name}}}
+	if _, err := f.client.CoreV1().Pods(namespace).Create(f.t.Context(), made, metav1.CreateOptions{}); err != nil {
+		f.t.Fatal(err)
+	}
+	text := `{"containerID": "c", "pod": {"namespace": "` + namespace + `", "name": "` + name + `", "uid": "` + uid + `"}}`
+	hidden := filepath.Join(f.leases, "."+address)
+	if err := errors.Join(os.WriteFile(hidden, []byte(text), 0o600), os.Rename(hidden, filepath.Join(f.leases, address))); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) policy(namespace, spec string) {
+	f.t.Helper()
+	made := policyOf(f.t, namespace, spec)
+	made.UID = "policy"
+	if _, err := f.client.NetworkingV1().NetworkPolicies(namespace).Create(f.t.Context(), made, metav1.CreateOptions{}); err != nil {
+		f.t.Fatal(err)
+	}
+}
+
+func (f *fixture) eventually(what string, holds func() bool) {
+	f.t.Helper()
+	for end := time.Now().Add(10 * time.Second); !holds(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			f.t.Fatalf("not within ten seconds: %s", what)
+		}
+	}
+}
+
+func (f *fixture) allows(from, to string) bool {
+	return f.judge.Allows(netip.MustParseAddr(from), netip.AddrPortFrom(netip.MustParseAddr(to), 80), v1.ProtocolTCP)
+}
+
+// A policy is obeyed for pods of before and of after it, and for none any more when it is gone.
+func TestPoliciesComeAndGo(t *testing.T) {
+	f := start(t, "")
+	f.pod("a", "web", "1", "10.88.0.2")
+	if found := f.given(); len(found) != 0 {
+		t.Errorf("filtered without a policy: %v", found)
+	}
+	f.policy("a", `{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: friend}}}]}]}`)
+	f.eventually("isolated", func() bool { return !f.allows("10.88.0.3", "10.88.0.2") })
+	f.pod("a", "friend", "1", "10.88.0.3")
+	f.eventually("a friend", func() bool { return f.allows("10.88.0.3", "10.88.0.2") })
+	f.eventually("one that came later", func() bool { return !f.allows("10.88.0.2", "10.88.0.3") })
+	f.pod("a", "former", "another", "10.88.0.4") // the address of a pod that had the name before
+	if err := f.client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("free", func() bool { return f.allows("10.88.0.2", "10.88.0.3") })
+	f.eventually("no filter", func() bool {
+		all := f.given()
+		return len(all[len(all)-1].Chains) == 0
+	})
+	if _, err := os.Stat(filterFile); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("%s: %v", filterFile, err)
+	}
+}
+
+func (f *fixture) complaint(about string) {
+	f.t.Helper()
+	f.eventually("an event: "+about, func() bool {
+		found, err := f.client.CoreV1().Events("a").List(f.t.Context(), metav1.ListOptions{})
+		return err == nil && len(found.Items) == 1 && found.Items[0].Reason == Reason && strings.Contains(found.Items[0].Message, about)
+	})
+}
+
+func TestAHindranceIsSaid(t *testing.T) {
+	f := start(t, "planted")
+	f.policy("a", `{podSelector: {}}`)
+	f.complaint("planted")
+	if len(f.given()) != 0 {
+		t.Error("filtered all the same")
+	}
+}
+
+func TestARefusalIsSaidAndTriedAgain(t *testing.T) {
+	f := start(t, "")
+	f.refuses = errors.New("planted")
+	f.pod("a", "web", "1", "10.88.0.2")
+	f.policy("a", `{podSelector: {}}`)
+	f.complaint("planted")
+	if !f.allows("10.88.0.9", "10.88.0.2") {
+		t.Error("the proxy obeys what the filter does not")
+	}
+	f.mu.Lock()
+	f.refuses = nil
+	f.mu.Unlock()
+	f.eventually("isolated", func() bool { return !f.allows("10.88.0.9", "10.88.0.2") })
+}
+
+func TestALeaseThatIsNone(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{".10.88.0.9": "{", "10.88.0.2": `{"pod": {"name": "x"}}`} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found, err := leases(folder)
+	if err != nil || len(found) != 1 || found[netip.MustParseAddr("10.88.0.2")].Pod.Name != "x" {
+		t.Errorf("found %v, %v", found, err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "10.88.0.3"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leases(folder); err == nil || !strings.Contains(err.Error(), "10.88.0.3") {
+		t.Errorf("error %v", err)
+	}
+}
