@@ -98,8 +98,6 @@ def test_memory_limits_are_not_enforced(mine: Cluster) -> None:
     mine.kubectl("wait", "pod", "hog", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=60s")
 
 
-
-
 def test_images_are_not_pulled(mine: Cluster) -> None:
     elsewhere = pod("elsewhere", ["true"])
     elsewhere["spec"]["containers"][0] |= {"image": "example.org/somebodys:1", "imagePullPolicy": "IfNotPresent"}
