@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -45,9 +46,14 @@ func signalled() func() {
 func (c *control) end() {
 	ctx := context.Background()
 	klog.InfoS("Ending the pods")
+	var others sync.WaitGroup
+	for _, each := range c.members {
+		others.Go(each.end)
+	}
 	if err := components.EndPods(ctx); err != nil {
 		klog.ErrorS(err, "Ending the pods")
 	}
+	others.Wait()
 	c.begun.Lock()
 	stop := c.stopAPI
 	c.begun.Unlock()

@@ -63,12 +63,16 @@ func savedGiven() (given, error) {
 	return newGiven(found), err
 }
 
-// addresses are those that the node has from the start.
+// addresses are those that all nodes have from the start.
 func (g given) addresses() []netip.Addr {
-	if g.settings.Disabled(settings.DNS) {
-		return []netip.Addr{g.cluster.NodeAddress}
+	var all []netip.Addr
+	for _, each := range g.cluster.Members() {
+		all = append(all, each.NodeAddress)
 	}
-	return []netip.Addr{g.cluster.NodeAddress, g.cluster.DNS}
+	if g.settings.Disabled(settings.DNS) {
+		return all
+	}
+	return append(all, g.cluster.DNS)
 }
 
 // seed is the database that the cluster begins with; none if "".
@@ -103,7 +107,11 @@ func (g given) sets() ([]manifests.Set, error) {
 
 // whole are the stages that make the node whole.
 func (g given) whole() []string {
-	return slices.DeleteFunc([]string{"ready", "accounts", "manifests", "service", "controllers", "services", "dns"}, g.settings.Disabled)
+	all := []string{"ready", "accounts", "manifests", "service", "controllers", "services", "dns"}
+	if g.cluster.Nodes > 1 {
+		all = append(all, "nodes")
+	}
+	return slices.DeleteFunc(all, g.settings.Disabled)
 }
 
 // refusals are what the kubelet goes on trying without an end, and says in its log only: what the API refuses of its node. (klog

@@ -7,6 +7,7 @@
 //	sandkube-node api-port SETTINGS                print the API's port; native/starter starts it
 //	sandkube-node seed FILE MANIFESTS              make the database that clusters begin with; the recipe `seed` does
 //	sandkube-node traffic                          serve what pods send; started by the first form, or by the next
+//	sandkube-node member                           be a further node of the cluster; started by the first form
 //	sandkube-node relay                            join streams of the host with addresses; sandkube/cluster/relay.py starts it
 //	sandkube-node pull                             lead containerd out to registries; sandkube/cluster/pulling.py starts it
 //	sandkube-node kubernetes                       the part that runs under the interceptor; started by the first form
@@ -114,6 +115,8 @@ func main() {
 			fmt.Fprintln(os.Stderr, "sandkube-node pull:", err)
 			os.Exit(1)
 		}
+	case memberRole:
+		runMember(os.Stdin)
 	case interceptedRole:
 		runIntercepted(options)
 	default:

@@ -98,6 +98,9 @@ func bootNode(options options) {
 		fmt.Fprintln(n.sink.Component("node"), err) // which may be diagnosed
 		n.fail("node", fmt.Errorf("probe: %w", err))
 	}
+	if err := n.checkMembers(); err != nil {
+		n.fail("node", err)
+	}
 	n.stages.Reached("probe")
 	go boot.Reap(n.ctx, reapPeriod)
 	table := append(n.preparation(), n.runtime()...)
@@ -297,9 +300,12 @@ func (n *node) client(name string) *rest.Config {
 }
 
 // fail reports the first component that failed and ends the node. It does not return.
-func (n *node) fail(component string, err error) {
+func (n *node) fail(component string, err error) { n.failed(component, err, n.sink.Tail(component)) }
+
+// failed is fail with what the component logged last.
+func (n *node) failed(component string, err error, log []string) {
 	n.once.Do(func() {
-		n.stages.Failed(component, err, n.sink.Tail(component))
+		n.stages.Failed(component, err, log)
 		n.tenant.leave()
 		n.tenant.tell(fmt.Sprintf("failed: %s: %v", component, err))
 		os.Exit(1)

@@ -70,6 +70,7 @@ type control struct {
 	components *components.Kubernetes
 	listener   net.Listener
 	earlier    components.Earlier // what a datastore that was kept says of an earlier boot
+	members    []*member          // the further nodes
 	parts      *parts             // of traffic
 	begun      sync.Mutex
 	stopAPI    context.CancelFunc // nil until the API server runs
@@ -80,7 +81,9 @@ func newControl(n *node) *control {
 	collect(hasty)
 	uuid.EnableRandPool() // each request has one, and each random number of its own would be a system call
 	wanted := slices.DeleteFunc([]string{traffic.Services, traffic.DNS}, n.settings.Disabled)
-	return &control{node: n, parts: newParts(append(wanted, traffic.Policy)...), served: make(chan struct{})}
+	c := &control{node: n, parts: newParts(append(wanted, traffic.Policy)...), served: make(chan struct{})}
+	c.members = c.newMembers()
+	return c
 }
 
 // units are the control plane, the kubelet, and what a cluster has beside them.
@@ -106,8 +109,12 @@ func (c *control) units() []units.Unit {
 		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
 		{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
 	}
+	further, names := c.memberUnits()
+	table = append(append(table, further...), []units.Unit{
+		{Name: "nodes", Owner: "node", Needs: names, Do: nothing},
+	}...)
 	return slices.DeleteFunc(table, func(one units.Unit) bool {
-		return c.settings.Disabled(one.Name)
+		return c.settings.Disabled(one.Name) || one.Name == "nodes" && len(names) == 0
 	})
 }
 
@@ -161,11 +168,23 @@ func (c *control) serve(ctx context.Context, _ func()) error {
 }
 
 // history finds out what the datastore says of an earlier boot, which is no sign of this one.
-func (c *control) history(ctx context.Context) (err error) {
-	if c.keep {
-		c.earlier, err = components.History(ctx, c.client(pki.Admin), c.cluster.NodeName)
+func (c *control) history(ctx context.Context) error {
+	if !c.keep {
+		return nil
 	}
-	return err
+	names := []string{c.cluster.NodeName}
+	for _, each := range c.members {
+		names = append(names, each.cluster.NodeName)
+	}
+	found, err := components.History(ctx, c.client(pki.Admin), names...)
+	if err != nil {
+		return err
+	}
+	c.earlier = found[0]
+	for at, each := range c.members {
+		each.earlier = found[at+1]
+	}
+	return nil
 }
 
 func (c *control) answers(ctx context.Context) error {
@@ -196,18 +215,11 @@ func collect(as collection) {
 	debug.SetMemoryLimit(as.limit)
 }
 
-// nodeReady also sees to the memory of the boot, which leaves much garbage: first pods start right after it; then the
-// node is mostly idle, and memory counts for more than time.
 func (c *control) nodeReady(ctx context.Context) error {
 	if err := components.NodeReady(ctx, c.client(pki.Admin), c.cluster.NodeName, c.earlier); err != nil {
 		return err
 	}
-	for _, after := range []time.Duration{10 * time.Second, 30 * time.Second} {
-		time.AfterFunc(after, func() {
-			collect(thrifty)
-			boot.Trim()
-		})
-	}
+	c.trimLater()
 	return nil
 }
 

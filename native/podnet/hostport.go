@@ -20,7 +20,10 @@ type hostPorts struct {
 // refuseHostPorts tells why the host ports of a pod cannot be served; the runtime shows it among the pod's events.
 // A host port is served on the node's addresses: every other one is somebody else's.
 func refuseHostPorts(conf *config) error {
-	loopback := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	own := []netip.Addr{conf.Gateway}
+	if conf.Number <= 1 {
+		own = append(own, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	}
 	for _, m := range conf.RuntimeConfig.PortMappings {
 		if m.HostPort <= 0 {
 			continue
@@ -33,10 +36,10 @@ func refuseHostPorts(conf *config) error {
 			continue
 		}
 		address, err := netip.ParseAddr(m.HostIP)
-		if err != nil || !address.IsUnspecified() && address != conf.Gateway && address != loopback {
+		if err != nil || !address.IsUnspecified() && !slices.Contains(own, address) {
 			return fmt.Errorf(
-				"host port %d/%s wants host IP %s, which is no address of the node: it has %s and %s",
-				m.HostPort, protocol, m.HostIP, conf.Gateway, loopback,
+				"host port %d/%s wants host IP %s, which is no address of the node: it has %s",
+				m.HostPort, protocol, m.HostIP, strings.Trim(strings.ReplaceAll(fmt.Sprint(own), " ", " and "), "[]"),
 			)
 		}
 	}

@@ -43,8 +43,9 @@ def _show(found: Sequence[Row]) -> None:
         age = f"{time.time() - row.created:.0f}s" if row.created else ""
         memory = f"{row.memory / 1e6:.0f} MB" if row.memory else ""
         folder = shown(row.folder)
+        node = f"{row.node} of {len(row.nodes)}" if len(row.nodes) > 1 else row.node
         data = "kept" if row.kept else ""
-        table.append((row.name, row.state, age, row.sandbox, row.node, row.address, memory, data, folder))
+        table.append((row.name, row.state, age, row.sandbox, node, row.address, memory, data, folder))
     log.table(table)
     for row in found:
         if row.settings:

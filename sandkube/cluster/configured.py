@@ -86,8 +86,15 @@ class Configured:
 
     @property
     def disabled(self) -> frozenset[str]:
-        """Parts of the node that are left out."""
-        return frozenset(self.document["disable"]) if self.document else frozenset()
+        """Parts of the node that are left out, and stages that a single node has not."""
+        left_out = self.document["disable"] if self.document else ()
+        return frozenset((*left_out, *(("nodes",) if len(self.nodes) == 1 else ())))
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the nodes, the first one's first."""
+        count = ((self.document or {}).get("cluster") or {}).get("nodes", 1)
+        return (self.node_name, *(f"{self.node_name}-{number}" for number in range(2, count + 1)))
 
 
 def configured_of(place: Place) -> Configured:

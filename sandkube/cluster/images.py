@@ -13,6 +13,7 @@ from typing import IO
 
 from sandkube import images
 from sandkube.cluster import programs
+from sandkube.cluster.configured import configured_of
 from sandkube.cluster.place import Place, needs_running
 from sandkube.decode import decoded
 from sandkube.documents import parse_json
@@ -21,6 +22,8 @@ from sandkube.run import base_environment
 
 _NO_ROOM = "no space left on device"
 _GRACE = 10.0  # seconds
+_SOCKET = "/run/sandkube/nodes/{}/run/containerd/containerd.sock"
+"""Where the first node finds containerd of another one (native/node/boot/member.go)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,14 @@ class _Answer:
 
 
 class _Conversation:
-    """The program in a node: a document goes in, lines come out."""
+    """The program in the first node, beside the containerd of one of them: a document goes in, lines come out."""
 
-    def __init__(self, one: Place, said: IO[bytes], *words: str) -> None:
+    def __init__(self, one: Place, said: IO[bytes], number: int, *words: str) -> None:
         self._place, self._said = one, said
         sandbox = programs.sandbox(one, needs_running(one).container)
+        address = [f"--address={_SOCKET.format(number)}"] if number > 1 else []
         self.process = subprocess.Popen(
-            sandbox.execute(["ctr", "sandkube", *words]),
+            sandbox.execute(["ctr", *address, "sandkube", *words]),
             env=base_environment(Path("/root")),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -112,10 +116,23 @@ class _Conversation:
 def load(one: Place, held: images.Held, told: Callable[[int, int], None]) -> tuple[tuple[Loaded, ...], int | None]:
     """Have a cluster have images: those that it has now, and the bytes that were sent, None where it had all of them.
 
-    `told` is called with bytes so far and bytes in all. Raises UserError; the cluster has nothing of the images then.
+    Each node gets them. `told` is called with bytes so far and bytes in all of a node. Raises UserError; the node that
+    it is about has nothing of the images then, nor have those after it.
     """
+    found = [_load(one, number, held, told) for number in _numbers(one)]
+    sent = [size for _, size in found if size is not None]
+    return found[0][0], sum(sent) if sent else None
+
+
+def _numbers(one: Place) -> range:
+    return range(1, len(configured_of(one).nodes) + 1)
+
+
+def _load(
+    one: Place, number: int, held: images.Held, told: Callable[[int, int], None]
+) -> tuple[tuple[Loaded, ...], int | None]:
     wanted = [{"config": each.config, "names": each.names, "blobs": [*each.blobs]} for each in held.images]
-    with tempfile.TemporaryFile() as said, _Conversation(one, said, "load") as node:
+    with tempfile.TemporaryFile() as said, _Conversation(one, said, number, "load") as node:
         try:
             with suppress(BrokenPipeError):
                 node.write(json.dumps(wanted).encode() + b"\n")
@@ -149,20 +166,26 @@ def _about(error: UserError, what: str, cluster: str) -> UserError:
     return UserError(f"{what}: not loaded into cluster {cluster}: {one_line(error.message)}", hint=error.hint)
 
 
-def _ask(one: Place, *words: str) -> _Answer:
-    with tempfile.TemporaryFile() as said, _Conversation(one, said, *words) as node:
+def _ask(one: Place, number: int, *words: str) -> _Answer:
+    with tempfile.TemporaryFile() as said, _Conversation(one, said, number, *words) as node:
         node.end()
         return node.answer()
 
 
 def listed(one: Place) -> tuple[Listed, ...]:
-    """The images of a cluster, by name. Raises UserError."""
-    return tuple(sorted(_ask(one, "list").images or (), key=lambda each: (not each.names, each.names, each.id)))
+    """The images that all nodes of a cluster have, by name. Raises UserError."""
+    first, *others = [_ask(one, number, "list").images or () for number in _numbers(one)]
+    everywhere = [each for each in first if all(each.id in {image.id for image in node} for node in others)]
+    return tuple(sorted(everywhere, key=lambda each: (not each.names, each.names, each.id)))
 
 
 def remove(one: Place, name: str) -> None:
-    """Take an image, or one of its names, from a cluster. Raises UserError, where a pod uses it too."""
-    try:
-        _ask(one, "remove", name)
-    except UserError as error:
-        raise UserError(f"cluster {one.name}: {one_line(error.message)}", hint=error.hint) from None
+    """Take an image, or one of its names, from each node of a cluster. Raises UserError, where a pod uses it too."""
+    errors: list[UserError] = []
+    for number in _numbers(one):
+        try:
+            _ask(one, number, "remove", name)
+        except UserError as error:
+            errors.append(error)
+    if errors:
+        raise UserError(f"cluster {one.name}: {one_line(errors[0].message)}", hint=errors[0].hint)

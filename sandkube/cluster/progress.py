@@ -10,14 +10,14 @@ from typing import Any
 from sandkube.cluster.logs import LAST, tail
 from sandkube.cluster.place import Place
 
-WHOLE = frozenset({"access", "ready", "accounts", "manifests", "service", "controllers", "services", "dns"})
-"""What a cluster needs to be whole: node, API from here and from pods, controllers, Services, names."""
+WHOLE = frozenset({"access", "ready", "accounts", "manifests", "service", "controllers", "services", "dns", "nodes"})
+"""What a cluster needs to be whole: node, API from here and from pods, controllers, Services, names, further nodes."""
 OWED: Mapping[str, str] = {
     **{"probe": "sandbox", "mounts": "node", "settings": "node", "network": "node", "images": "node"},
     **{"certificates": "node", "datastore": "datastore", "containerd": "containerd", "apiserver": "apiserver"},
     **{"access": "sandbox", "accounts": "apiserver", "manifests": "manifests"},
     **{"services": "services", "dns": "dns", "ready": "kubelet", "service": "apiserver"},
-    **{"controllers": "controller-manager"},
+    **{"controllers": "controller-manager", "nodes": "node"},
 }
 """Stages in an order in which none needs a later one, each with the component whose log tells why it does not come."""
 

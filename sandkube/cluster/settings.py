@@ -21,6 +21,7 @@ from sandkube.shapes import Distinct, matching
 
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _NAME = rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*"
+_LONGEST_NAME = 61  # with a number behind it, it is a host name
 _SMALLEST = 28  # bits of a range's prefix: the tenth address of Services is that of names
 _TAKEN = {53: "the DNS server", 10250: "the kubelet", 10257: "the controller manager", 10259: "the scheduler"}
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
@@ -29,6 +30,7 @@ _LEAST_PIDS = 1024
 _HOST = r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?"
 REGISTRY = re.compile(_HOST, re.ASCII)
 """A registry as names of images have it: HOST or HOST:PORT."""
+_MOST_NODES = 9
 _IN_COMMON = {"feature-gates": "feature-gates", "v": "verbosity"}
 INSTEAD: Mapping[str, Mapping[str, str]] = {
     "apiserver": {
@@ -76,6 +78,7 @@ Range = Annotated[str, Shape(_network_fault)]
 Name = Annotated[str, matching("a DNS name of at most 63 lower-case characters", _NAME)]
 Port = Annotated[int, looks_like("a port from 1 to 65535", lambda v: 0 < v < 65536)]
 Word = Annotated[str, matching("a name without blanks, commas and =", r"[\w./:-]+")]
+Nodes = Annotated[int, looks_like(f"a number from 1 to {_MOST_NODES}", lambda v: 1 <= v <= _MOST_NODES)]
 Argument = Annotated[str, matching('"--NAME" or "--NAME=VALUE"', r"--[A-Za-z0-9][\w.-]*(=.*)?")]
 Label = Annotated[str, matching("a label of letters, digits, -, _, . and /", r"[\w./-]+")]
 LabelValue = Annotated[str, matching("a label's value of letters, digits, -, _ and .", r"[\w.-]*")]
@@ -101,7 +104,7 @@ class Cluster:
     HYPHENS: ClassVar[bool] = True
 
     pods: Range = "10.88.0.0/24"
-    """range of the pods' addresses; the node has the first"""
+    """range of the pods' addresses; the node has the first, and each further node a range as large behind it"""
     services: Range = "10.96.0.0/16"
     """range of Services; the API has the first, names the tenth"""
     load_balancers: Range = "10.97.0.0/24"
@@ -110,17 +113,32 @@ class Cluster:
     """domain of the names of Services and pods"""
     api_port: Port = 6443
     """port of the API in the node, and in place on this machine's loopback"""
+    nodes: Nodes = 1
+    """how many nodes there are, from 1 to 9; the first has the control plane"""
 
     def faults(self) -> Iterator[Fault]:
         """Ranges that overlap, a port that another part has."""
-        pods, services, balanced = map(ipaddress.IPv4Network, (self.pods, self.services, self.load_balancers))
-        if pods.overlaps(services):
-            yield ("services",), f"{services} and the pods' {pods} have addresses in common"
-        for whose, other in (("pods'", pods), ("Services'", services)):
-            if balanced.overlaps(other):
-                yield ("load-balancers",), f"{balanced} and the {whose} {other} have addresses in common"
+        services, balanced = map(ipaddress.IPv4Network, (self.services, self.load_balancers))
+        try:
+            pods = self.ranges()
+        except ValueError:
+            yield ("pods",), f"there are no {self.nodes} ranges from {self.pods} on"
+            return
+        for each in pods:
+            if each.overlaps(services):
+                yield ("services",), f"{services} and the pods' {each} have addresses in common"
+        for whose, others in (("pods'", pods), ("Services'", [services])):
+            for each in others:
+                if balanced.overlaps(each):
+                    yield ("load-balancers",), f"{balanced} and the {whose} {each} have addresses in common"
         if self.api_port in _TAKEN:
             yield ("api-port",), f"{self.api_port} is the port of {_TAKEN[self.api_port]}"
+
+    def ranges(self) -> list[ipaddress.IPv4Network]:
+        """The pods' ranges, one a node. Raises ValueError where the addresses end."""
+        first = ipaddress.IPv4Network(self.pods)
+        begins = (int(first.network_address) + at * first.num_addresses for at in range(self.nodes))
+        return [ipaddress.IPv4Network((begin, first.prefixlen)) for begin in begins]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +148,9 @@ class Node:
     HYPHENS: ClassVar[bool] = True
 
     name: Name = "runsc"
-    """the node's name, and the host name in it"""
+    """the node's name, and the host name in it; further nodes have `-2`, `-3` behind it"""
     labels: Mapping[Label, LabelValue] = field(default_factory=dict)
-    """labels of the node"""
+    """labels of the node, of all if there are several"""
 
 
 def _amount(text: str) -> int:
@@ -279,7 +297,10 @@ class Settings:
     pull: Pull = field(default_factory=Pull)
 
     def faults(self) -> Iterator[Fault]:
-        """Arguments that are keys of their own."""
+        """Arguments that are keys of their own; a name that is too long with a number."""
+        if self.cluster.nodes > 1 and len(self.node.name) > _LONGEST_NAME:
+            much = f"has more than {_LONGEST_NAME} characters, which further nodes add to"
+            yield ("node", "name"), f"{self.node.name} {much}"
         for name in ("apiserver", "controller-manager", "scheduler", "kubelet", "containerd"):
             component: Component = getattr(self, name.replace("-", "_"))
             for at, argument in enumerate(component.arguments):

@@ -15,7 +15,8 @@ from sandkube.cluster.processes import memory_of
 @dataclass(frozen=True, slots=True)
 class Row:
     """One cluster: `memory` in bytes, `created` in seconds since 1970, `sandbox` the kind that it was started in,
-    `settings` where its settings are from, "" for nowhere; node and address are empty unless it runs.
+    `settings` where its settings are from, "" for nowhere; node, address and nodes are empty unless it runs. `node` is
+    the first of `nodes`.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Row:
     reason: str
     settings: str = ""
     kept: bool = False
+    nodes: tuple[str, ...] = ()
 
 
 def describe(state: State) -> str:
@@ -62,18 +64,20 @@ def row(place: Place, *, memory: bool = True) -> Row:
         return Row(place.name, "damaged", 0.0, "", "", "", 0, place.folder, reason, kept=place.kept)
     alive = state.alive()
     configured = configured_of(place)
+    nodes = configured.nodes if alive and state.phase == "running" else ()
     return Row(
         name=place.name,
         state=describe(state),
         created=state.created,
         sandbox=programs.kind_of(place),
-        node=configured.node_name if alive and state.phase == "running" else "",
+        node=nodes[0] if nodes else "",
         address=f"https://127.0.0.1:{state.port}" if alive and state.port else "",
         memory=memory_of(state.pid) + linux.memory_of(place.folder) if alive and memory else 0,
         folder=place.folder,
         reason=_reason(place, state),
         settings=configured.origin,
         kept=place.kept,
+        nodes=nodes,
     )
 
 

@@ -212,7 +212,7 @@ def test_who_owes_what() -> None:
     progress = Progress([stage for stage in OWED if stage not in ("containerd", "services", "controllers")])
     assert progress.debt() == (
         "containerd",
-        "the last stage was service, missing are containerd, services, controllers; containerd owes containerd",
+        "the last stage was nodes, missing are containerd, services, controllers; containerd owes containerd",
     )
     assert not progress.whole
     assert Progress([*WHOLE]).whole

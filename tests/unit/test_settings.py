@@ -66,6 +66,12 @@ def test_every_option_is_a_key_of_the_table() -> None:
     assert shown == {each.name for each in OPTIONS} - {"config"}
 
 
+def test_nodes_have_names_and_a_stage() -> None:
+    one, three = (configure(None, {"cluster": {"nodes": count}}, str) for count in (1, 3))
+    assert (one.nodes, one.disabled) == (("runsc",), frozenset({"nodes"}))
+    assert (three.nodes, three.disabled) == (("runsc", "runsc-2", "runsc-3"), frozenset())
+
+
 def test_defaults_are_the_nodes() -> None:
     """They are said here for the page and for faults between them, and in the node for a node without a host."""
     source = (ROOT / "native/node/cluster/cluster.go").read_text()
@@ -141,6 +147,22 @@ configuration = {started = 2020-01-01}
             '[cluster]\nservices = "10.97.0.0/20"',
             "cluster.load-balancers",
             "10.97.0.0/24 and the Services' 10.97.0.0/20 have addresses in common",
+        ),
+        ("[cluster]\nnodes = 10", "cluster.nodes", "expected a number from 1 to 9, got 10"),
+        (
+            '[cluster]\nnodes = 9\npods = "10.95.248.0/24"',
+            "cluster.services",
+            "10.96.0.0/16 and the pods' 10.96.0.0/24 have addresses in common",
+        ),
+        (
+            '[cluster]\nnodes = 2\npods = "255.255.255.0/24"',
+            "cluster.pods",
+            "there are no 2 ranges from 255.255.255.0/24 on",
+        ),
+        (
+            f'[cluster]\nnodes = 2\n[node]\nname = "{"n" * 62}"',
+            "node.name",
+            f"{'n' * 62} has more than 61 characters, which further nodes add to",
         ),
         ('[cluster]\nservices = "10.9.0.0/30"', "cluster.services", "has fewer than 16 addresses"),
         (

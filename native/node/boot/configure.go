@@ -28,7 +28,7 @@ func Configure(plan fixes.Plan, of cluster.Cluster, keep bool) error {
 	if !keep {
 		return os.WriteFile(filepath.Join(configured, "machine-id"), machineID(), 0o444)
 	}
-	return keepMachineID(Kept, configured)
+	return keepMachineID(keptOf(of), configured)
 }
 
 // keepMachineID has the id in one folder that is, or will be, in the other, which stays.
@@ -37,7 +37,7 @@ func keepMachineID(stays, configured string) error {
 	id, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		id = machineID()
-		err = files.Replace(path, id, 0o444)
+		err = errors.Join(os.MkdirAll(stays, 0o700), files.Replace(path, id, 0o444))
 	}
 	if err != nil {
 		return err

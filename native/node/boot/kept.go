@@ -20,37 +20,49 @@ var kept = []struct {
 	name, path string
 	mode       os.FileMode
 	owned      bool // pods own files in it
+	each       bool // each node has its own
 }{
-	{"pki", "/run/sandkube/pki", 0o700, false},
-	{"db", "/var/lib/sandkube/db", 0o700, false},
-	{"logs", "/var/log/pods", 0o755, false},
-	{"pods", "/var/lib/kubelet/pods", 0o750, true},
-	{"claims", cluster.Storage, 0o700, false},
+	{"pki", "/run/sandkube/pki", 0o700, false, false},
+	{"db", "/var/lib/sandkube/db", 0o700, false, false},
+	{"logs", "/var/log/pods", 0o755, false, true},
+	{"pods", "/var/lib/kubelet/pods", 0o750, true, true},
+	{"claims", cluster.Storage, 0o700, false, false},
 	// What hostPath volumes are in by custom.
-	{"data", "/data", 0o755, false},
-	{"mnt", "/mnt", 0o755, false},
-	{"srv", "/srv", 0o755, false},
+	{"data", "/data", 0o755, false, false},
+	{"mnt", "/mnt", 0o755, false, false},
+	{"srv", "/srv", 0o755, false, false},
 }
 
-// keepFolders binds the folders of Kept over those of this boot.
-func keepFolders() error {
+// keptOf is what is in Kept of one node's own; the first has it between what is of all.
+func keptOf(of cluster.Cluster) string {
+	if of.Number == 1 {
+		return Kept
+	}
+	return filepath.Join(Kept, "nodes", of.NodeName)
+}
+
+// keepFolders binds the folders of Kept over those of this boot, for the first node all of them, below a root.
+func keepFolders(of cluster.Cluster, root string) error {
 	if err := mounted(Kept); err != nil {
 		return err
 	}
 	ownable := ownable(Kept)
 	for _, each := range kept {
-		source := filepath.Join(Kept, each.name)
+		if !each.each && of.Number > 1 {
+			continue
+		}
+		source, target := filepath.Join(keptOf(of), each.name), filepath.Join(root, each.path)
 		if each.owned && ownable != nil {
 			klog.InfoS("Not kept, for files there cannot be given to other users", "folder", each.path, "why", ownable)
 			continue
 		}
-		for _, folder := range []string{source, each.path} {
+		for _, folder := range []string{source, target} {
 			if err := os.MkdirAll(folder, each.mode); err != nil {
 				return err
 			}
 		}
-		if err := unix.Mount(source, each.path, "", unix.MS_BIND, ""); err != nil {
-			return fmt.Errorf("binding %s over %s: %w", source, each.path, err)
+		if err := bind(source, target); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -17,11 +17,14 @@ import (
 	"sandkube/node/fixes"
 )
 
-// fresh are the folders that start empty at each boot.
-var fresh = []struct {
+// folder is one with its mode.
+type folder struct {
 	path string
 	mode os.FileMode
-}{
+}
+
+// fresh are the folders that start empty at each boot.
+var fresh = []folder{
 	{"/run", 0o755},
 	{"/tmp", 0o777 | os.ModeSticky},
 	{"/var/log", 0o755},
@@ -31,13 +34,16 @@ var fresh = []struct {
 const state = "/var/lib"
 
 // written are the folders that pods write into: layers of containers, emptyDirs, and claims. Where state is memory, they are file
-// systems of their own, each of a quarter of it: a pod that fills its disk leaves the datastore, containerd and the kubelet
+// systems of their own, each of a quarter of it, which several nodes share: a pod that fills its disk leaves the datastore, containerd and the kubelet
 // theirs, so that it can be ended.
 var written = []string{
 	state + "/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots",
 	state + "/kubelet/pods",
 	cluster.Storage,
 }
+
+// needed are the folders that have to be there.
+var needed = []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods", cluster.Storage}
 
 // Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
 func Mounts(plan fixes.Plan, of cluster.Cluster, keep bool) error {
@@ -59,13 +65,13 @@ func Mounts(plan fixes.Plan, of cluster.Cluster, keep bool) error {
 			return err
 		}
 	}
-	for _, each := range []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods", cluster.Storage} {
+	for _, each := range needed {
 		if err := os.MkdirAll(each, 0o700); err != nil {
 			return err
 		}
 	}
 	if keep {
-		if err := keepFolders(); err != nil {
+		if err := keepFolders(of, "/"); err != nil {
 			return err
 		}
 	}
@@ -77,9 +83,8 @@ func memory(of cluster.Cluster) error {
 	if err := tmpfs(state, 0o755); err != nil {
 		return err
 	}
-	limit := fmt.Sprintf("size=%d", of.Usable(fixes.TotalMemory())/4)
 	for _, each := range written {
-		if err := tmpfs(each, 0o700, limit); err != nil {
+		if err := tmpfs(each, 0o700, limit(of)); err != nil {
 			return err
 		}
 	}

@@ -7,9 +7,11 @@ import (
 	"strconv"
 )
 
-// Cluster is one cluster of one node. Ranges are IPv4.
+// Cluster is one cluster, as one of its nodes sees it. Ranges are IPv4.
 type Cluster struct {
 	NodeName      string
+	Number        int          // of the node: 1 is the first, which has the control plane
+	Nodes         int          // how many there are
 	Domain        string       // of the names of Services and pods
 	Pods          netip.Prefix // the node's address is in it
 	NodeAddress   netip.Addr
@@ -46,6 +48,8 @@ const Storage = "/var/lib/sandkube/storage"
 // Default is the cluster of a node that nobody told anything else.
 var Default = Cluster{
 	NodeName:      "runsc",
+	Number:        1,
+	Nodes:         1,
 	Domain:        "cluster.local",
 	Bridge:        "pods",
 	LoadBalancers: netip.MustParsePrefix("10.97.0.0/24"),
@@ -58,6 +62,58 @@ func (c Cluster) In(pods, services netip.Prefix) Cluster {
 	c.Pods, c.NodeAddress = pods, nth(pods, 1)
 	c.Services, c.API, c.DNS = services, nth(services, 1), nth(services, 10)
 	return c
+}
+
+// Member is the cluster as another node sees it, for the first one: its name ends in its number, and it has a range of pods of
+// its own, as large as the first one's and behind it.
+func (c Cluster) Member(number int) Cluster {
+	if number == 1 {
+		return c
+	}
+	c.Number = number
+	c.NodeName += c.Suffix()
+	c.Pods = later(c.Pods, number-1)
+	c.NodeAddress = nth(c.Pods, 1)
+	return c
+}
+
+// Members are those of all nodes, for the first one.
+func (c Cluster) Members() []Cluster {
+	all := make([]Cluster, 0, c.Nodes)
+	for number := 1; number <= c.Nodes; number++ {
+		all = append(all, c.Member(number))
+	}
+	return all
+}
+
+// Suffix is behind the names of a further node's components: "-2".
+func (c Cluster) Suffix() string {
+	if c.Number == 1 {
+		return ""
+	}
+	return "-" + strconv.Itoa(c.Number)
+}
+
+// Cgroup is below which the node's kubelet has its own: it removes what it does not know there.
+func (c Cluster) Cgroup() string {
+	if c.Number == 1 {
+		return "/"
+	}
+	return "/nodes/" + c.NodeName
+}
+
+// later is the range that is so many ranges of the same size behind one.
+func later(prefix netip.Prefix, count int) netip.Prefix {
+	bytes := prefix.Addr().As4()
+	var number uint32
+	for _, each := range bytes {
+		number = number<<8 | uint32(each)
+	}
+	number += uint32(count) << (32 - prefix.Bits())
+	for at := range bytes {
+		bytes[at] = byte(number >> (24 - 8*at))
+	}
+	return netip.PrefixFrom(netip.AddrFrom4(bytes), prefix.Bits())
 }
 
 func nth(prefix netip.Prefix, number int) netip.Addr {

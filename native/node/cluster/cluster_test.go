@@ -1,6 +1,11 @@
 package cluster
 
-import "testing"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+)
 
 func TestDefaultIsOfAPiece(t *testing.T) {
 	c := Default
@@ -21,6 +26,26 @@ func TestDefaultIsOfAPiece(t *testing.T) {
 	}
 	if c.Server() != "https://127.0.0.1:6443" {
 		t.Error(c.Server())
+	}
+}
+
+func TestMembersAreSideBySide(t *testing.T) {
+	c := Default.In(netip.MustParsePrefix("10.88.255.192/26"), Default.Services)
+	c.Nodes = 3
+	var got []string
+	for _, each := range c.Members() {
+		got = append(got, fmt.Sprint(each.NodeName, each.Suffix(), " ", each.Pods, each.NodeAddress, each.Cgroup(), each.API))
+	}
+	want := []string{
+		"runsc 10.88.255.192/26 10.88.255.193 / 10.96.0.1",
+		"runsc-2-2 10.89.0.0/26 10.89.0.1 /nodes/runsc-2 10.96.0.1",
+		"runsc-3-3 10.89.0.64/26 10.89.0.65 /nodes/runsc-3 10.96.0.1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if alone := Default.Members(); len(alone) != 1 || alone[0] != Default {
+		t.Errorf("one node: %v", alone)
 	}
 }
 

@@ -146,6 +146,9 @@ func (k *Kubernetes) kubeletArguments() []string {
 		"--cert-dir=/var/lib/kubelet/pki",
 	}
 	own = append(own, k.logArguments()...)
+	if k.apiserver == nil && len(k.settings.FeatureGates) > 0 {
+		own = append(own, "--feature-gates="+settings.Assigned(k.settings.FeatureGates))
+	}
 	if len(k.settings.Kubelet.Configuration) > 0 {
 		own = append(own, "--config-dir="+kubeletFolder)
 	}

@@ -71,9 +71,19 @@ func ContainerdServes(ctx context.Context) error {
 
 // Command runs a program that ends when this process does. The signal for that comes when the thread ends that started
 // it (prctl(2), PR_SET_PDEATHSIG; go.dev/issue/27505), so the goroutine keeps its thread.
-func Command(command *exec.Cmd) error {
+// begun is called when the program runs.
+func Command(command *exec.Cmd, begun ...func()) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	command.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	return command.Run()
+	if command.SysProcAttr == nil {
+		command.SysProcAttr = &unix.SysProcAttr{}
+	}
+	command.SysProcAttr.Pdeathsig = unix.SIGKILL
+	if err := command.Start(); err != nil {
+		return err
+	}
+	for _, each := range begun {
+		each()
+	}
+	return command.Wait()
 }

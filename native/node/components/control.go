@@ -49,6 +49,12 @@ func New(ctx context.Context, of cluster.Cluster, as settings.Settings, output i
 	return made, sendLogs(output, as.Verbosity)
 }
 
+// NewKubelet constructs the kubelet alone, for a further node. Nothing else sets feature gates there.
+func NewKubelet(ctx context.Context, of cluster.Cluster, as settings.Settings, output io.Writer) (*Kubernetes, error) {
+	made := &Kubernetes{kubelet: kubelet.NewKubeletCommand(ctx), cluster: of, settings: as}
+	return made, sendLogs(output, as.Verbosity)
+}
+
 func parse(name string, sets cliflag.NamedFlagSets, arguments []string) error {
 	flags := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	for _, set := range sets.FlagSets {

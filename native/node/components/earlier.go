@@ -68,22 +68,35 @@ type Earlier struct {
 	heartbeat metav1.Time // of the node
 }
 
-// History finds that out by the node of a name, and takes away what would look as if this boot had made it: no pod is ready, as when its node is
-// not (the node lifecycle controller does the same), and one of the controllers' objects is gone.
-func History(ctx context.Context, config *rest.Config, name string) (Earlier, error) {
+// History finds that out by the nodes of some names, the first of them first, and takes away what would look as if this boot had made it:
+// no pod is ready, as when its node is not (the node lifecycle controller does the same), and one of the controllers' objects is gone.
+func History(ctx context.Context, config *rest.Config, names ...string) ([]Earlier, error) {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
-		return Earlier{}, err
+		return nil, err
 	}
+	found := make([]Earlier, len(names))
+	for at, name := range names {
+		if found[at], err = history(ctx, client, name); err != nil {
+			return nil, err
+		}
+	}
+	if !found[0].booted {
+		return found, nil
+	}
+	err = client.CoreV1().ConfigMaps(metav1.NamespacePublic).Delete(ctx, trustBundle, metav1.DeleteOptions{})
+	if err != nil && !apierrors.IsNotFound(err) {
+		return nil, err
+	}
+	return found, nil
+}
+
+func history(ctx context.Context, client kubernetes.Interface, name string) (Earlier, error) {
 	node, err := client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
 		return Earlier{}, nil
 	}
 	if err != nil {
-		return Earlier{}, err
-	}
-	err = client.CoreV1().ConfigMaps(metav1.NamespacePublic).Delete(ctx, trustBundle, metav1.DeleteOptions{})
-	if err != nil && !apierrors.IsNotFound(err) {
 		return Earlier{}, err
 	}
 	return Earlier{true, heartbeatOf(node)}, unreadyPods(ctx, client, name)

@@ -82,8 +82,11 @@ func (s *Sink) Current(fallback string) io.Writer {
 
 // Joined returns a writer for what the Sink of another process writes: each line stays its component's. One without a
 // component, such as a panic's, belongs to fallback.
-func (s *Sink) Joined(fallback string) io.Writer {
-	return &writer{sink: s, component: func() string { return fallback }, joined: true}
+func (s *Sink) Joined(fallback string) io.Writer { return s.JoinedWith(fallback, "") }
+
+// JoinedWith is Joined with something behind the names of components, as a further node's have its number.
+func (s *Sink) JoinedWith(fallback, suffix string) io.Writer {
+	return &writer{sink: s, component: func() string { return fallback + suffix }, joined: true, suffix: suffix}
 }
 
 // Tail returns the last lines of a component, the first of them the error that the calling goroutine logged last, if
@@ -158,7 +161,8 @@ func (s *Sink) keep(component string, text []byte) {
 type writer struct {
 	sink      *Sink
 	component func() string
-	joined    bool // lines have their component before them
+	joined    bool   // lines have their component before them
+	suffix    string // and this is put behind it
 	mu        sync.Mutex
 	rest      []byte
 }
@@ -185,7 +189,7 @@ func (w *writer) Write(data []byte) (int, error) {
 
 func (w *writer) line(name string, text []byte) {
 	if own, rest, found := bytes.Cut(text, []byte("\t")); w.joined && found && component.Match(own) {
-		name, text = string(own), rest
+		name, text = string(own)+w.suffix, rest
 	}
 	w.sink.line(name, text)
 }

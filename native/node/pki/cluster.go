@@ -117,6 +117,23 @@ func Cluster(folder, server string, names Names, now time.Time) ([]byte, error) 
 	return os.ReadFile(kubeconfigPath(folder, Admin))
 }
 
+// Member makes in target what a further node needs, by the authority in folder, whose key stays there: the authority's
+// certificate, the kubelet's own, and its client.
+func Member(folder, target, server string, names Names, now time.Time) error {
+	ca, err := Read(folder, CA)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(target, 0o700); err != nil {
+		return err
+	}
+	return errors.Join(
+		files.Replace(filepath.Join(target, CA+".crt"), ca.CertificatePEM(), 0o600),
+		issue(ca, target, Kubelet, names.servers()[Kubelet], now),
+		writeKubeconfig(ca, target, NodeClient, server, names.clients()[NodeClient], now),
+	)
+}
+
 // keptAuthority is the CA that a folder has, its certificate renewed if need be, or a new one.
 func keptAuthority(folder, file, name string, now time.Time) (Pair, error) {
 	if ca, err := Read(folder, file); err == nil && !ca.due(now) {

@@ -19,6 +19,7 @@ type balancer struct {
 	affinity  time.Duration
 	sources   []netip.Prefix
 	allows    func(client netip.Addr, endpoint netip.AddrPort) bool
+	near      map[netip.Prefix]*balancer // of clients with endpoints of their own
 	sessions  map[netip.Addr]session
 	purgeAt   int
 }
@@ -48,6 +49,22 @@ func (b *balancer) update(endpoints []netip.AddrPort, affinity time.Duration) {
 	}
 }
 
+// split gives some clients endpoints of their own.
+func (b *balancer) split(all []near, affinity time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	before := b.near
+	b.near = make(map[netip.Prefix]*balancer, len(all))
+	for _, each := range all {
+		one := before[each.Clients]
+		if one == nil {
+			one = newBalancer(b.now)
+		}
+		one.update(each.Endpoints, affinity)
+		b.near[each.Clients] = one
+	}
+}
+
 // admit has only clients of these ranges be served; all, where there are none.
 func (b *balancer) admit(sources []netip.Prefix) {
 	b.mu.Lock()
@@ -60,6 +77,9 @@ func (b *balancer) judge(allows func(client netip.Addr, endpoint netip.AddrPort)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.allows = allows
+	for _, each := range b.near {
+		each.judge(allows)
+	}
 }
 
 // has tells whether an endpoint is still one to send to.
@@ -67,6 +87,9 @@ func (b *balancer) has(endpoint netip.AddrPort) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	_, found := slices.BinarySearchFunc(b.endpoints, endpoint, netip.AddrPort.Compare)
+	for _, each := range b.near {
+		found = found || each.has(endpoint)
+	}
 	return found
 }
 
@@ -77,6 +100,11 @@ func (b *balancer) pick(client netip.Addr, failed []netip.AddrPort) (endpoint ne
 	admits := func(each netip.Prefix) bool { return each.Contains(client) }
 	if len(b.sources) > 0 && !slices.ContainsFunc(b.sources, admits) {
 		return netip.AddrPort{}, 0, false
+	}
+	for clients, each := range b.near {
+		if clients.Contains(client) {
+			return each.pick(client, failed)
+		}
 	}
 	now := b.now()
 	left = max(1, len(b.endpoints)-len(failed)) // of failed some may have gone meanwhile

@@ -154,11 +154,11 @@ func TestTrafficPolicies(t *testing.T) {
 		edits []func(*v1.ServiceSpec)
 		rules []rule
 	}{
-		{[]func(*v1.ServiceSpec){nodePort}, []rule{{name, slices.Concat(cluster, node), both, 0, nil}}},
-		{[]func(*v1.ServiceSpec){nodePort, inside}, []rule{{name, cluster, local, 0, nil}, {name + " from outside", node, both, 0, nil}}},
-		{[]func(*v1.ServiceSpec){nodePort, outside}, []rule{{name, cluster, both, 0, nil}, {name + " from outside", node, local, 0, nil}}},
-		{[]func(*v1.ServiceSpec){nodePort, inside, outside}, []rule{{name, slices.Concat(cluster, node), local, 0, nil}}},
-		{[]func(*v1.ServiceSpec){inside}, []rule{{name, cluster, local, 0, nil}}},
+		{[]func(*v1.ServiceSpec){nodePort}, []rule{{name, slices.Concat(cluster, node), both, 0, nil, nil}}},
+		{[]func(*v1.ServiceSpec){nodePort, inside}, []rule{{name, cluster, local, 0, nil, nil}, {name + " from outside", node, both, 0, nil, nil}}},
+		{[]func(*v1.ServiceSpec){nodePort, outside}, []rule{{name, cluster, both, 0, nil, nil}, {name + " from outside", node, local, 0, nil, nil}}},
+		{[]func(*v1.ServiceSpec){nodePort, inside, outside}, []rule{{name, slices.Concat(cluster, node), local, 0, nil, nil}}},
+		{[]func(*v1.ServiceSpec){inside}, []rule{{name, cluster, local, 0, nil, nil}}},
 	} {
 		got := desired([]*v1.Service{testService("10.96.0.7", c.edits...)}, []*discovery.EndpointSlice{slice}, nil, testNode)
 		if !reflect.DeepEqual(got.Rules, c.rules) {

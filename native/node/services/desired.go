@@ -21,13 +21,25 @@ type frontend struct {
 
 // rule says where one port of a Service (or one host port) is listened for and
 // where its traffic goes. Affinity 0 means none. Sources are those of clients
-// that are served, all of them where there are none.
+// that are served, all of them where there are none. Near has other endpoints for some clients.
 type rule struct {
 	Name      string
 	Frontends []frontend
 	Endpoints []netip.AddrPort
 	Affinity  time.Duration
 	Sources   []netip.Prefix
+	Near      []near
+}
+
+// near are the endpoints of clients of another node, under a traffic policy Local.
+type near struct {
+	Clients   netip.Prefix
+	Endpoints []netip.AddrPort
+}
+
+// served says whether there is anybody to send to.
+func (r rule) served() bool {
+	return len(r.Endpoints) > 0 || slices.ContainsFunc(r.Near, func(each near) bool { return len(each.Endpoints) > 0 })
 }
 
 // state is what a set of API objects asks of the node. Addresses are those to
@@ -40,14 +52,50 @@ type state struct {
 	Refused   []string
 }
 
-// Node is the node that Services are served on.
+// Node is the node that Services are served on; with others, if several share a network stack.
 type Node struct {
 	Name      string
 	Addresses []netip.Addr     // its own: node ports and host ports are served on each of them
+	Others    []Other          // nodes beside it
 	Ranges    []netip.Prefix   // of pods and Services: no other Service's or pod's address may be claimed
 	Balanced  netip.Prefix     // of load balancers: a Service has one of it by its status only
 	Ports     []uint16         // TCP ports of its own addresses that the node itself has
 	Taken     []netip.AddrPort // TCP places on addresses of Services that the node itself serves
+}
+
+// Other is a further node.
+type Other struct {
+	Name    string
+	Address netip.Addr
+	Pods    netip.Prefix // clients, and host ports, are of the node whose pod has the address
+}
+
+// all are the addresses of all nodes.
+func (n Node) all() []netip.Addr {
+	addresses := slices.Clone(n.Addresses)
+	for _, each := range n.Others {
+		addresses = append(addresses, each.Address)
+	}
+	return addresses
+}
+
+// of are the addresses of the node that has a pod.
+func (n Node) of(pod netip.Addr) []netip.Addr {
+	for _, each := range n.Others {
+		if each.Pods.Contains(pod) {
+			return []netip.Addr{each.Address}
+		}
+	}
+	return n.Addresses
+}
+
+// names are those of all nodes.
+func (n Node) names() []string {
+	names := []string{n.Name}
+	for _, each := range n.Others {
+		names = append(names, each.Name)
+	}
+	return names
 }
 
 // kinds of claims on a frontend: where two claim the same, the lower kind has it, whatever their names.
@@ -75,7 +123,7 @@ func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts 
 			byService[key] = append(byService[key], slice)
 		}
 	}
-	want := &wishes{node: node}
+	want := &wishes{node: node, own: node.all()}
 	for _, service := range all {
 		want.service(service, byService[service.Namespace+"/"+service.Name])
 	}
@@ -88,6 +136,7 @@ func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts 
 // wishes collects what is asked for, before it is known who has what.
 type wishes struct {
 	node   Node
+	own    []netip.Addr // of all nodes
 	state  state
 	claims []claim
 }
@@ -104,7 +153,7 @@ func (w *wishes) service(service *v1.Service, endpoints []*discovery.EndpointSli
 	}
 	own.external, own.balanced = w.externalAddresses(service), w.balancedAddresses(service)
 	for _, address := range slices.Concat(own.cluster, own.external, own.balanced) {
-		if !slices.Contains(w.node.Addresses, address) {
+		if !slices.Contains(w.own, address) {
 			w.state.Addresses = append(w.state.Addresses, address)
 		}
 	}
@@ -121,38 +170,65 @@ type addresses struct{ cluster, external, balanced []netip.Addr }
 func (w *wishes) port(service *v1.Service, port v1.ServicePort, own addresses, all []*discovery.EndpointSlice) {
 	protocol := cmp.Or(port.Protocol, v1.ProtocolTCP)
 	name := service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol)
-	local := func(only bool) []netip.AddrPort {
-		if !only {
-			return readyEndpoints(all, port.Name, protocol, "")
+	endpoints := func(local bool, nodes ...string) []netip.AddrPort {
+		if !local {
+			nodes = nil
 		}
-		return readyEndpoints(all, port.Name, protocol, w.node.Name)
+		return readyEndpoints(all, port.Name, protocol, nodes...)
 	}
-	inside := local(service.Spec.InternalTrafficPolicy != nil && *service.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal)
-	outside := local(service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal)
-	other := name
-	if !slices.Equal(inside, outside) && (port.NodePort > 0 || len(own.external)+len(own.balanced) > 0) {
-		other += " from outside"
-		w.rule(other, outside, affinity(service))
+	insideLocal := service.Spec.InternalTrafficPolicy != nil && *service.Spec.InternalTrafficPolicy == v1.ServiceInternalTrafficPolicyLocal
+	outsideLocal := service.Spec.ExternalTrafficPolicy == v1.ServiceExternalTrafficPolicyLocal
+	inside := rule{Name: name, Endpoints: endpoints(insideLocal, w.node.Name), Affinity: affinity(service)}
+	if insideLocal {
+		for _, each := range w.node.Others {
+			inside.Near = append(inside.Near, near{each.Pods, endpoints(true, each.Name)})
+		}
 	}
-	w.rule(name, inside, affinity(service))
-	balanced := other
-	if sources := w.sources(service, own.balanced); len(sources) > 0 {
-		balanced = name + " of the load balancer"
-		w.rule(balanced, outside, affinity(service), sources...)
+	w.rule(inside)
+	outside := rule{Name: name, Endpoints: endpoints(outsideLocal, w.node.names()...), Affinity: inside.Affinity}
+	differs := len(inside.Near) > 0 || !slices.Equal(inside.Endpoints, outside.Endpoints)
+	if differs && (port.NodePort > 0 || len(own.external)+len(own.balanced) > 0) {
+		outside.Name += " from outside"
+		w.rule(outside)
+	}
+	balanced := outside
+	if balanced.Sources = w.sources(service, own.balanced); len(balanced.Sources) > 0 {
+		balanced.Name = name + " of the load balancer"
+		w.rule(balanced)
 	}
 	for _, address := range own.cluster {
 		w.claim(ofCluster, name, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
 	}
 	for _, address := range own.balanced {
-		w.claim(ofLoadBalancer, balanced, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
+		w.claim(ofLoadBalancer, balanced.Name, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
 	}
 	for _, address := range own.external {
-		w.claim(ofExternal, other, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
+		w.claim(ofExternal, outside.Name, frontend{protocol, netip.AddrPortFrom(address, uint16(port.Port))})
 	}
-	if port.NodePort > 0 {
-		for _, address := range w.node.Addresses {
-			w.claim(ofNodePort, other, frontend{protocol, netip.AddrPortFrom(address, uint16(port.NodePort))})
+	w.nodePort(protocol, uint16(port.NodePort), outside, func(node string) []netip.AddrPort { return endpoints(outsideLocal, node) })
+}
+
+// nodePort asks for the port of each node, if there is one. Where nodes send to other endpoints, each has a rule of its own.
+func (w *wishes) nodePort(protocol v1.Protocol, port uint16, outside rule, of func(node string) []netip.AddrPort) {
+	if port == 0 {
+		return
+	}
+	claim := func(name string, addresses ...netip.Addr) {
+		for _, address := range addresses {
+			w.claim(ofNodePort, name, frontend{protocol, netip.AddrPortFrom(address, port)})
 		}
+	}
+	at := func(node string) string {
+		own := outside
+		if own.Endpoints = of(node); !slices.Equal(own.Endpoints, outside.Endpoints) {
+			own.Name += " at " + node
+			w.rule(own)
+		}
+		return own.Name
+	}
+	claim(at(w.node.Name), w.node.Addresses...)
+	for _, each := range w.node.Others {
+		claim(at(each.Name), each.Address)
 	}
 }
 
@@ -161,24 +237,22 @@ func (w *wishes) hostPorts(pod hostPorts) {
 	for _, m := range pod.Mappings {
 		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
 		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
-		addresses := w.node.Addresses
+		addresses := w.node.of(pod.Address)
 		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
-			if err != nil || !slices.Contains(w.node.Addresses, address) {
+			if err != nil || !slices.Contains(addresses, address) {
 				w.refuse("%s: %s is no address of the node", name, m.HostIP)
 				continue
 			}
 			addresses = []netip.Addr{address}
 		}
-		w.rule(name, []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}, 0)
+		w.rule(rule{Name: name, Endpoints: []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}})
 		for _, address := range addresses {
 			w.claim(ofHostPort, name, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
 		}
 	}
 }
 
-func (w *wishes) rule(name string, endpoints []netip.AddrPort, affinity time.Duration, sources ...netip.Prefix) {
-	w.state.Rules = append(w.state.Rules, rule{Name: name, Endpoints: endpoints, Affinity: affinity, Sources: sources})
-}
+func (w *wishes) rule(one rule) { w.state.Rules = append(w.state.Rules, one) }
 
 // claim leaves out what the node itself serves.
 func (w *wishes) claim(kind int, rule string, place frontend) {
@@ -186,7 +260,7 @@ func (w *wishes) claim(kind int, rule string, place frontend) {
 		if slices.Contains(w.node.Taken, place.Address) {
 			return
 		}
-		if slices.Contains(w.node.Addresses, place.Address.Addr()) && slices.Contains(w.node.Ports, place.Address.Port()) {
+		if slices.Contains(w.own, place.Address.Addr()) && slices.Contains(w.node.Ports, place.Address.Port()) {
 			w.refuse("%s: %s is the node's own", rule, place.Address)
 			return
 		}
@@ -275,7 +349,7 @@ func (w *wishes) balancedAddresses(service *v1.Service) []netip.Addr {
 // foreign says whether an address is of a range in which others have theirs.
 func (w *wishes) foreign(service *v1.Service, address netip.Addr) bool {
 	ranged := slices.ContainsFunc(w.node.Ranges, func(each netip.Prefix) bool { return each.Contains(address) })
-	return ranged && !slices.Contains(w.node.Addresses, address) && !slices.Contains(clusterAddresses(service), address)
+	return ranged && !slices.Contains(w.own, address) && !slices.Contains(clusterAddresses(service), address)
 }
 
 // sources are the clients that may use a Service's load balancer, none where all may. The node may in any case, which has
@@ -290,7 +364,7 @@ func (w *wishes) sources(service *v1.Service, balanced []netip.Addr) []netip.Pre
 			found = append(found, prefix)
 		}
 	}
-	for _, address := range slices.Concat(w.node.Addresses, balanced) {
+	for _, address := range slices.Concat(w.own, balanced) {
 		found = append(found, netip.PrefixFrom(address, address.BitLen()))
 	}
 	return found
@@ -320,8 +394,8 @@ func affinity(service *v1.Service) time.Duration {
 // readyEndpoints gives the sorted endpoints of a port: the ready ones or, when
 // there are none, those that still serve while they terminate (KEP-1669).
 // For a Service with publishNotReadyAddresses the slices say ready already.
-// With a node's name only those on that node count, as kube-proxy's do.
-func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol v1.Protocol, node string) []netip.AddrPort {
+// With names of nodes only those on them count, as kube-proxy's do.
+func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol v1.Protocol, nodes ...string) []netip.AddrPort {
 	var ready, terminating []netip.AddrPort
 	for _, slice := range endpoints {
 		port, found := slicePort(slice, name, protocol)
@@ -329,7 +403,7 @@ func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol 
 			continue
 		}
 		for _, endpoint := range slice.Endpoints {
-			if node != "" && (endpoint.NodeName == nil || *endpoint.NodeName != node) {
+			if len(nodes) > 0 && (endpoint.NodeName == nil || !slices.Contains(nodes, *endpoint.NodeName)) {
 				continue
 			}
 			target := &terminating

@@ -111,19 +111,19 @@ func TestDesired(t *testing.T) {
 			"external address and one of the node",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.ExternalIPs = []string{"192.0.2.1", "10.88.0.1"} }),
 			slice, []string{"10.96.0.7", "192.0.2.1"},
-			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0, nil}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "192.0.2.1:80", "10.88.0.1:80"), web.Endpoints, 0, nil, nil}},
 		},
 		{
 			"node port",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.Ports[0].NodePort = 30080 }),
 			slice, []string{"10.96.0.7"},
-			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0, nil}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.88.0.1:30080", "127.0.0.1:30080"), web.Endpoints, 0, nil, nil}},
 		},
 		{
 			"load balancer",
 			balanced("10.97.0.1"),
 			slice, []string{"10.96.0.7", "10.97.0.1"},
-			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.97.0.1:80"), web.Endpoints, 0, nil}},
+			[]rule{{web.Name, at(v1.ProtocolTCP, "10.96.0.7:80", "10.97.0.1:80"), web.Endpoints, 0, nil, nil}},
 		},
 		{
 			"load balancer that is a proxy, one with another's address, an external address of its range",
@@ -140,7 +140,7 @@ func TestDesired(t *testing.T) {
 			slice, []string{"10.96.0.7", "10.97.0.1"},
 			[]rule{web, {
 				web.Name + " of the load balancer", at(v1.ProtocolTCP, "10.97.0.1:80"), web.Endpoints, 0,
-				prefixes("10.88.0.4/30", "10.88.0.1/32", "127.0.0.1/32", "10.97.0.1/32"),
+				prefixes("10.88.0.4/30", "10.88.0.1/32", "127.0.0.1/32", "10.97.0.1/32"), nil,
 			}},
 		},
 		{
@@ -152,7 +152,7 @@ func TestDesired(t *testing.T) {
 			"affinity with the default time",
 			testService("10.96.0.7", func(s *v1.ServiceSpec) { s.SessionAffinity = v1.ServiceAffinityClientIP }),
 			slice, []string{"10.96.0.7"},
-			[]rule{{web.Name, web.Frontends, web.Endpoints, 3 * time.Hour, nil}},
+			[]rule{{web.Name, web.Frontends, web.Endpoints, 3 * time.Hour, nil, nil}},
 		},
 		{
 			"ready before terminating",
@@ -169,7 +169,7 @@ func TestDesired(t *testing.T) {
 		{
 			"slice of another protocol",
 			testService("10.96.0.7"), testSlice(v1.ProtocolUDP, 8080, endpoint("10.88.0.2")),
-			[]string{"10.96.0.7"}, []rule{{web.Name, web.Frontends, nil, 0, nil}},
+			[]string{"10.96.0.7"}, []rule{{web.Name, web.Frontends, nil, 0, nil, nil}},
 		},
 	}
 	for _, c := range cases {
@@ -204,8 +204,8 @@ func TestNamedPortsOfSeveralSlices(t *testing.T) {
 	all := []*discovery.EndpointSlice{slice("10.88.0.3", 8081, 9091), slice("10.88.0.2", 8080, 9090)}
 	got := desired([]*v1.Service{service}, all, nil, testNode)
 	want := []rule{
-		{"default/web:80/TCP", at(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0, nil},
-		{"default/web:90/TCP", at(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0, nil},
+		{"default/web:80/TCP", at(v1.ProtocolTCP, "10.96.0.7:80"), targets("10.88.0.2:8080", "10.88.0.3:8081"), 0, nil, nil},
+		{"default/web:90/TCP", at(v1.ProtocolTCP, "10.96.0.7:90"), targets("10.88.0.2:9090", "10.88.0.3:9091"), 0, nil, nil},
 	}
 	if !reflect.DeepEqual(got.Rules, want) {
 		t.Errorf("rules\n%+v, want\n%+v", got.Rules, want)

@@ -38,15 +38,20 @@ const coalesce = 50 * time.Millisecond
 // Judge says whether a client may have a connection to an endpoint.
 type Judge func(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool
 
-// On is the node of a cluster.
+// On is the first node of a cluster, with the others.
 func On(c cluster.Cluster) Node {
-	return Node{
+	node := Node{
 		Name:      c.NodeName,
 		Addresses: []netip.Addr{c.NodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
 		Ranges:    []netip.Prefix{c.Pods, c.Services},
 		Balanced:  c.LoadBalancers,
 		Ports:     []uint16{c.APIPort, c.KubeletPort},
 	}
+	for _, each := range c.Members()[1:] {
+		node.Others = append(node.Others, Other{each.NodeName, each.NodeAddress, each.Pods})
+		node.Ranges = append(node.Ranges, each.Pods)
+	}
+	return node
 }
 
 // Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network

@@ -101,13 +101,14 @@ func (t *table) balance(rules []rule) map[frontend]*balancer {
 			b = newBalancer(time.Now)
 		}
 		b.update(r.Endpoints, r.Affinity)
+		b.split(r.Near, r.Affinity)
 		b.admit(r.Sources)
 		balancers[r.Name] = b
 		for _, place := range r.Frontends {
 			b.judge(func(client netip.Addr, endpoint netip.AddrPort) bool {
 				return t.allows(client, endpoint, place.Protocol)
 			})
-			if len(r.Endpoints) > 0 {
+			if r.served() {
 				serving[place] = b
 			}
 		}

@@ -37,13 +37,14 @@ type Settings struct {
 	Manifests         []Manifest      `json:"manifests"`
 }
 
-// Cluster has the ranges of addresses, the domain of names, and the port of the API.
+// Cluster has the ranges of addresses, the domain of names, the port of the API, and how many nodes there are.
 type Cluster struct {
 	Pods          netip.Prefix `json:"pods"`
 	Services      netip.Prefix `json:"services"`
 	LoadBalancers netip.Prefix `json:"load-balancers"`
 	Domain        string       `json:"domain"`
 	APIPort       uint16       `json:"api-port"`
+	Nodes         int          `json:"nodes"`
 }
 
 // Node is what the node is called.
@@ -158,6 +159,7 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 	if s.Cluster.APIPort != 0 {
 		one.APIPort = s.Cluster.APIPort
 	}
+	one.Nodes = max(1, s.Cluster.Nodes)
 	one.Memory = s.Sandbox.Memory
 	if s.Node.Name != "" {
 		one.NodeName = s.Node.Name
