@@ -85,7 +85,7 @@ func (c *control) memberUnits() (table []units.Unit, names []string) {
 // run runs the process. Whatever it says of its end ends the node, by the component's name with the node's number.
 func (m *member) run(ctx context.Context, _ func()) error {
 	defer close(m.ended)
-	if err := errors.Join(boot.MakeMember(m.cluster), components.MemberCredentials(m.cluster, boot.MemberFolder(m.cluster))); err != nil {
+	if err := errors.Join(boot.MakeMember(m.cluster), components.MemberCredentials(m.cluster, m.cluster.Folder())); err != nil {
 		return err
 	}
 	told, err := json.Marshal(membership{m.cluster.Number, m.settings, m.plan, m.keep})
@@ -116,7 +116,7 @@ func (m *member) run(ctx context.Context, _ func()) error {
 // runs notes the process, for whoever wants to see what it sees, too.
 func (m *member) runs(process *os.Process) {
 	m.process.Store(process)
-	path := filepath.Join(boot.MemberFolder(m.cluster), "pid")
+	path := filepath.Join(m.cluster.Folder(), "pid")
 	if err := os.WriteFile(path, []byte(strconv.Itoa(process.Pid)), 0o600); err != nil {
 		klog.ErrorS(err, "Noting a process", "node", m.cluster.NodeName)
 	}

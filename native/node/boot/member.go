@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -15,15 +14,9 @@ import (
 // shared are the folders of the first node that further nodes have as well: host ports are served by one process for all.
 const shared = "/run/sandkube/hostports"
 
-// MemberFolder is where the first node finds what a further one has as its own below /run, /tmp and /var.
-// Their names are short: a socket's path has 108 bytes at most.
-func MemberFolder(of cluster.Cluster) string {
-	return filepath.Join("/run/sandkube/nodes", strconv.Itoa(of.Number))
-}
-
-// MakeMember makes that folder, a file system in memory, for MemberMounts.
+// MakeMember makes a further node's folder, a file system in memory, for MemberMounts.
 func MakeMember(of cluster.Cluster) error {
-	folder := MemberFolder(of)
+	folder := of.Folder()
 	if err := tmpfs(folder, 0o755); err != nil {
 		return err
 	}
@@ -51,7 +44,7 @@ var own = append([]folder{{state, 0o755}}, fresh...)
 // itself lies over what the first one has. All else, hostPath volumes elsewhere too, is the same for all.
 func MemberMounts(of cluster.Cluster, keep bool) error {
 	unix.Umask(0o022)
-	mine := MemberFolder(of)
+	mine := of.Folder()
 	if err := bind(shared, filepath.Join(mine, shared)); err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ var written = []string{
 }
 
 // needed are the folders that have to be there.
-var needed = []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods", cluster.Storage}
+var needed = []string{"/run/sandkube", "/var/lib/containerd", "/var/lib/kubelet", "/var/log/pods", cluster.Storage, cluster.Leases}
 
 // Mounts makes the file systems that everything else needs. If keep is set, what is to outlive the node lies in Kept.
 func Mounts(plan fixes.Plan, of cluster.Cluster, keep bool) error {

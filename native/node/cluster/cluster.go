@@ -77,6 +77,18 @@ func (c Cluster) Member(number int) Cluster {
 	return c
 }
 
+// Leases is the folder in which podnet keeps who has which address of a node; each node has its own.
+const Leases = "/run/sandkube/podnet/leases"
+
+// Folder is where the first node finds what another has as its own below /run, /tmp and /var; "" for itself.
+// Names are short: a socket's path has 108 bytes at most.
+func (c Cluster) Folder() string {
+	if c.Number == 1 {
+		return ""
+	}
+	return "/run/sandkube/nodes/" + strconv.Itoa(c.Number)
+}
+
 // Members are those of all nodes, for the first one.
 func (c Cluster) Members() []Cluster {
 	all := make([]Cluster, 0, c.Nodes)

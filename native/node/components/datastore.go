@@ -137,7 +137,9 @@ func Kine(ctx context.Context, database, socket string) (*grpc.Server, error) {
 }
 
 // socketPath is that of a socket, "unix://PATH".
-func socketPath(socket string) string { return strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//") }
+func socketPath(socket string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(socket, "unix:"), "//")
+}
 
 // attend returns why kine serves no more. Its library tells nobody, so it is asked by connections of our own.
 func attend(ctx context.Context) error {

@@ -20,20 +20,22 @@ import (
 
 // around is what policies speak of: pods, by the addresses that they were given here, and namespaces.
 type around struct {
-	folder     string
+	folders    []string // of leases, one a node
 	pods       corelisters.PodLister
 	namespaces corelisters.NamespaceLister
 }
 
 // lookAround returns when all that the API holds is known; from then on notify is called for what changes of it, and the
 // watcher tells of addresses.
-func lookAround(ctx context.Context, client kubernetes.Interface, watcher *fsnotify.Watcher, notify func()) (*around, error) {
-	if err := watcher.Add(leaseFolder); err != nil {
-		return nil, fmt.Errorf("watch %s: %w", leaseFolder, err)
+func lookAround(ctx context.Context, client kubernetes.Interface, folders []string, watcher *fsnotify.Watcher, notify func()) (*around, error) {
+	for _, each := range folders {
+		if err := watcher.Add(each); err != nil {
+			return nil, fmt.Errorf("watch %s: %w", each, err)
+		}
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(trimmed))
 	core := factory.Core().V1()
-	found := &around{folder: leaseFolder, pods: core.Pods().Lister(), namespaces: core.Namespaces().Lister()}
+	found := &around{folders: folders, pods: core.Pods().Lister(), namespaces: core.Namespaces().Lister()}
 	events := cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { notify() },
 		UpdateFunc: func(old, new any) { // pods change their status all the time
@@ -73,9 +75,13 @@ func meta(of metav1.ObjectMeta) metav1.ObjectMeta {
 
 // fill adds what there is now. An address whose pod the API has no more, or not yet, is nobody's.
 func (a *around) fill(world *World) error {
-	held, err := leases(a.folder)
-	if err != nil {
-		return err
+	held := map[netip.Addr]lease{}
+	for _, each := range a.folders {
+		found, err := leases(each)
+		if err != nil {
+			return err
+		}
+		maps.Copy(held, found)
 	}
 	for address, each := range held {
 		pod, err := a.pods.Pods(each.Pod.Namespace).Get(each.Pod.Name)
@@ -99,7 +105,11 @@ func (a *around) fill(world *World) error {
 
 // nodeOf are the addresses that a connection from the node may come from: to one of a Service it comes from the same.
 func nodeOf(of cluster.Cluster) set {
-	return setOf(alone(of.NodeAddress), netip.MustParsePrefix("127.0.0.0/8"), of.Services, of.LoadBalancers)
+	all := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), of.Services, of.LoadBalancers}
+	for _, each := range of.Members() {
+		all = append(all, alone(each.NodeAddress))
+	}
+	return setOf(all...)
 }
 
 // dns is the DNS server, as if it were a pod.

@@ -11,11 +11,22 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"sandkube/node/cluster"
 )
 
 // leaseFolder is where the CNI plugin podnet keeps who has which address, from before a pod's first program starts until
 // after its last one ended. Tests have another.
-var leaseFolder = "/run/sandkube/podnet/leases"
+var leaseFolder = cluster.Leases
+
+// leaseFolders are those of all nodes, the first one's first.
+func leaseFolders(of cluster.Cluster) []string {
+	all := []string{leaseFolder}
+	for _, each := range of.Members()[1:] {
+		all = append(all, filepath.Join(each.Folder(), leaseFolder))
+	}
+	return all
+}
 
 // lease is what a file of the folder says, whose name is the address.
 type lease struct {

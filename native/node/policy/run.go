@@ -160,7 +160,7 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 	world := World{Node: nodeOf(e.cluster), Policies: policies}
 	if len(policies) > 0 {
 		if e.around == nil {
-			found, err := lookAround(ctx, client, e.watcher, e.notify)
+			found, err := lookAround(ctx, client, leaseFolders(e.cluster), e.watcher, e.notify)
 			if err != nil {
 				return err
 			}
