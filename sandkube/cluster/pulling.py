@@ -41,7 +41,8 @@ def inherited(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return base_environment(folder) | json.loads(os.environ.get(_VARIABLE, "{}"))
+    taken: dict[str, str] = json.loads(os.environ.get(_VARIABLE, "{}"))
+    return base_environment(folder) | taken
 
 
 async def pull(folder: Path, argv: Callable[[], Sequence[str]], log: Callable[[bytes], None]) -> None:

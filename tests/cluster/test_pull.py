@@ -89,7 +89,12 @@ def yard(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         stack.enter_context(pytest.MonkeyPatch.context()).setenv("REGISTRY_AUTH_FILE", str(folder / "auth.json"))
         settings = {"from": [real, odd.address], "authorities": str(made.authority)}
         configured = configure(None, {"pull": settings}, str)
-        stack.callback(lambda: one.folder.exists() and stop.stop(one))
+
+        def end() -> None:
+            if one.folder.exists():
+                stop.stop(one)
+
+        stack.callback(end)
         yield Yard(boot(one, replace(programs, configured=configured)), real, made, odd)
 
 
@@ -163,7 +168,7 @@ def serves(one: Registry, tag: str, made: Made) -> list[str]:
 def test_a_registry_that_fails(yard: Yard, tag: str, status: int, words: str) -> None:
     """It is said, and a later attempt of the kubelet's has the image."""
     serves(yard.odd, tag, image(tag))
-    faults = [(status, {})] * 8
+    faults: list[tuple[int, dict[str, str]]] = [(status, {})] * 8
     yard.odd.faults[f"HEAD /v2/odd/manifests/{tag}"] = faults
     create(yard.cluster, pod(tag, f"127.0.0.1:{yard.odd.port}/odd:{tag}"))
     event(yard.cluster, tag, words)

@@ -9,6 +9,7 @@ import json
 import socket
 import threading
 import urllib.request
+from typing import Any
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
@@ -68,7 +69,7 @@ def place(one: Registry, part: str = "manifests/1") -> str:
     return f"/v2/team/web/{part}?ns=127.0.0.1:{one.port}"
 
 
-def plain(one: Registry, environment: dict[str, str] | None = None, **more: dict[str, list[str]]) -> Registries:
+def plain(one: Registry, environment: dict[str, str] | None = None, **more: Any) -> Registries:
     return Registries(environment or {}, [one.address], **more)
 
 
