@@ -9,11 +9,11 @@ import json
 import socket
 import threading
 import urllib.request
-from typing import Any
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path
+from typing import Any
 
 import pytest
 
