@@ -107,11 +107,11 @@ func (c *control) units() []units.Unit {
 		{Name: traffic.Role, Needs: api, Silent: true, Run: c.traffic, Again: true},
 		{Name: traffic.Services, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.Services)},
 		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
-		{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
 	}
 	further, names := c.memberUnits()
 	table = append(append(table, further...), []units.Unit{
 		{Name: "nodes", Owner: "node", Needs: names, Do: nothing},
+		{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
 	}...)
 	return slices.DeleteFunc(table, func(one units.Unit) bool {
 		return c.settings.Disabled(one.Name) || one.Name == "nodes" && len(names) == 0
