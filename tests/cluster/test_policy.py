@@ -189,7 +189,7 @@ def test_everything_passes_again(mine: Cluster, ways: dict[str, str]) -> None:
 def test_a_new_pod_is_isolated_from_its_first_moment(mine: Cluster) -> None:
     """Somebody asks for its address, the next that will be given, from before it is there."""
     create(mine, policy("late", {"podSelector": {"matchLabels": {"app": "late"}}}))
-    last = inside(mine, "cat /run/sandkube/podnet/last").stdout.strip()
+    last = inside(mine, "cat /run/sandkube/podnet/last").stdout.strip('"\n')
     mine.kubectl("wait", "pod", "stranger", "--for=condition=Ready", "--timeout=60s")
     late = ".".join([*last.split(".")[:3], str(int(last.split(".")[3]) + 1)])
     script = f"(until wget -q -T 1 -O /tmp/got http://{late}:8080/; do :; done) >/dev/null 2>&1 &"

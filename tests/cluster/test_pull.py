@@ -220,7 +220,11 @@ def test_pods_have_no_way_out(yard: Yard) -> None:
     assert "403 only containerd pulls images" in fetch("near", address)
     for host in (address, address.replace("127.0.0.1", "10.88.0.1")):
         assert "Connection refused" in fetch("apart", host)
-    told = inside(yard.cluster, f"wget -T 20 -q -O- --header 'Sandkube-Pull: {secret}' 'http://{address}{place}'")
+    accept = "application/vnd.oci.image.manifest.v1+json"
+    told = inside(
+        yard.cluster,
+        f"wget -T 20 -q -O- --header 'Accept: {accept}' --header 'Sandkube-Pull: {secret}' 'http://{address}{place}'",
+    )
     assert LAYER in told.stdout, "root of the node can"
 
 

@@ -116,7 +116,7 @@ def test_a_volume_goes_with_its_claim(mine: Cluster) -> None:
     mine.kubectl("delete", "statefulset", "keeper")
     mine.kubectl("delete", "pvc", "data-keeper-0", "data-keeper-1")
     eventually("folders stay", 60, lambda: inside(mine, f"ls {STORAGE}").stdout == "")
-    assert told(mine, "get", "pv") == ""
+    eventually("volumes stay", 60, lambda: told(mine, "get", "pv") == "")
 
 
 def test_usage_is_told(mine: Cluster) -> None:

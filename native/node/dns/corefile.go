@@ -133,6 +133,9 @@ func check(text, own string) error {
 	if err != nil {
 		return err
 	}
+	if len(blocks) == 0 {
+		return errors.New("Corefile: it serves nothing")
+	}
 	for _, block := range blocks {
 		for _, token := range block.Tokens["forward"] {
 			if slices.Contains([]string{"/etc/resolv.conf", own, own + port, "dns://" + own}, token.Text) {

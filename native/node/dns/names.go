@@ -3,6 +3,7 @@ package dns
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -179,7 +180,7 @@ func (n *names) event(about *v1.ConfigMap, kind, reason, message string) {
 	}
 	now := metav1.NewTime(time.Now())
 	_, err := n.client.CoreV1().Events(namespace).Create(context.Background(), &v1.Event{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: name + ".", Namespace: namespace},
+		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("%s.%x", name, now.UnixNano()), Namespace: namespace}, // as client-go's
 		InvolvedObject: v1.ObjectReference{
 			APIVersion: "v1", Kind: "ConfigMap", Namespace: namespace, Name: name, UID: about.UID, ResourceVersion: about.ResourceVersion,
 		},

@@ -14,6 +14,7 @@ const (
 	matchSize    = 48  // struct xt_entry_match with xt_tcp or xt_udp
 	standardSize = 40  // struct xt_standard_target
 	errorSize    = 64  // struct xt_error_target
+	dnatSize     = 56  // struct xt_entry_target with nf_nat_ipv4_multi_range_compat
 )
 
 // encoded is a table as the kernel has it.
@@ -26,11 +27,18 @@ type encoded struct {
 }
 
 func (r Rule) size() int {
-	size := entrySize + standardSize
+	size := entrySize + r.targetSize()
 	if r.matches() {
 		size += matchSize
 	}
 	return size
+}
+
+func (r Rule) targetSize() int {
+	if r.track {
+		return dnatSize
+	}
+	return standardSize
 }
 
 func (r Rule) matches() bool { return r.Ports != nil || r.Flags != nil }
@@ -98,8 +106,13 @@ func (r Rule) encode(verdict int32) []byte {
 	}
 	native.PutUint16(entry[88:], uint16(target))
 	native.PutUint16(entry[90:], uint16(len(entry)))
-	native.PutUint16(entry[target:], standardSize) // its name is ""
-	native.PutUint32(entry[target+32:], uint32(verdict))
+	native.PutUint16(entry[target:], uint16(r.targetSize()))
+	if r.track {
+		copy(entry[target+2:], "DNAT")
+		native.PutUint32(entry[target+32:], 1) // range, to which it translates nothing
+		return entry
+	}
+	native.PutUint32(entry[target+32:], uint32(verdict)) // a standard target's name is ""
 	return entry
 }
 

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -27,21 +28,29 @@ func Replace(table Table) error {
 		return err
 	}
 	return withSocket(func(socket int) error {
-		count, _, err := info(socket, table.Name)
-		if err != nil {
-			return fmt.Errorf("asking for the table %s: %w", table.Name, err)
+		err := replace(socket, table.tracked())
+		if errors.Is(err, unix.EINVAL) { // gVisor, which can do without
+			err = replace(socket, table)
 		}
-		var pinned runtime.Pinner
-		defer pinned.Unpin()
-		counters := make([]byte, max(1, count)*counterSize) // which the kernel hands back
-		pinned.Pin(&counters[0])
-		text := table.encode().replacement(table.Name, count, uintptr(unsafe.Pointer(&counters[0])))
-		if err := unix.SetsockoptString(socket, unix.SOL_IP, setReplace, string(text)); err != nil {
-			return fmt.Errorf("replacing the table %s by one of %d bytes: %w", table.Name, len(text), err)
-		}
-		runtime.KeepAlive(counters)
-		return nil
+		return err
 	})
+}
+
+func replace(socket int, table Table) error {
+	count, _, err := info(socket, table.Name)
+	if err != nil {
+		return fmt.Errorf("asking for the table %s: %w", table.Name, err)
+	}
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	counters := make([]byte, max(1, count)*counterSize) // which the kernel hands back
+	pinned.Pin(&counters[0])
+	text := table.encode().replacement(table.Name, count, uintptr(unsafe.Pointer(&counters[0])))
+	if err := unix.SetsockoptString(socket, unix.SOL_IP, setReplace, string(text)); err != nil {
+		return fmt.Errorf("replacing the table %s by one of %d bytes: %w", table.Name, len(text), err)
+	}
+	runtime.KeepAlive(counters)
+	return nil
 }
 
 // replacement is struct ipt_replace with its entries.

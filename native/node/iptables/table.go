@@ -54,6 +54,19 @@ type Rule struct {
 	Flags               *Flags // of TCP
 	Jump                string
 	Verdict             Verdict
+	track               bool // it has connections be tracked, and is for none
+}
+
+// nobody is an address that no packet is from.
+var nobody = netip.MustParsePrefix("255.255.255.255/32")
+
+// tracked is the table with a rule that has the kernel track connections: Linux does in a network namespace only if some rule
+// cannot do without, and asks nobody about packets that it does not track. In gVisor it always does.
+func (t Table) tracked() Table {
+	chain := t.Builtin[Prerouting]
+	chain.Rules = append([]Rule{{Source: nobody, track: true}}, chain.Rules...)
+	t.Builtin = map[Hook]Chain{Prerouting: chain}
+	return t
 }
 
 // Chain is rules, the first that fits counts, and the verdict on what none fits.

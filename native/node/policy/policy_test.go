@@ -38,7 +38,7 @@ func testPod(namespace, address, given string, ports ...v1.ContainerPort) Pod {
 func policyOf(t *testing.T, namespace, spec string) *networking.NetworkPolicy {
 	t.Helper()
 	made := &networking.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "p"}}
-	text, err := yaml.ToJSON([]byte(spec))
+	text, err := yaml.ToJSON([]byte("---\n" + spec)) // what begins with a brace alone is taken for JSON
 	if err != nil {
 		t.Fatal(err)
 	}
