@@ -98,11 +98,11 @@ func TestACorefileOfOthers(t *testing.T) {
 	for text, want := range map[string]string{
 		strings.Replace(text, "192.0.2.1", "/etc/resolv.conf", 1): "Corefile:13: /etc/resolv.conf is this server itself: forward to another one",
 		strings.Replace(text, "192.0.2.1", own, 1):                "Corefile:13: 10.96.0.10 is this server itself: forward to another one",
-		"":                       "Corefile: it serves nothing",
-		". {\n nosuch\n}":        "Unknown directive 'nosuch'",
-		". {\n route53\n}":       "no action found for directive 'route53'",
-		".:5353 {\n errors\n}":   "Corefile: it serves dns://:5353, and here is nothing but port 53 of 10.96.0.10",
-		"tls://. {\n errors\n}":  "Corefile: it serves tls://:853, and here is nothing but port 53 of 10.96.0.10",
+		"":                      "Corefile: it serves nothing",
+		". {\n nosuch\n}":       "Unknown directive 'nosuch'",
+		". {\n route53\n}":      "no action found for directive 'route53'",
+		".:5353 {\n errors\n}":  "Corefile: it serves dns://:5353, and here is nothing but port 53 of 10.96.0.10",
+		"tls://. {\n errors\n}": "Corefile: it serves tls://:853, and here is nothing but port 53 of 10.96.0.10",
 	} {
 		if _, err := read(text, nowhere, own); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)
