@@ -159,7 +159,8 @@ class Soak:
 
     def kill_traffic(self) -> None:
         """What serves Services and names; it does again."""
-        self._kill("traffic", "$(pgrep -f '^/usr/bin/sandkube-node traffic')")
+        its = "grep -q traffic /proc/$each/cmdline && echo $each"
+        self._kill("traffic", f"$(for each in $(pidof sandkube-node); do {its}; done)")
         name = "nslookup -type=a kubernetes.default.svc.cluster.local 10.96.0.10"
         self.until("names", lambda: "10.96.0.1\n" in inside(self.kubectl, f"{name}; true"))
 
