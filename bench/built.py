@@ -31,10 +31,10 @@ def programs(kind: str = DEFAULT, *arguments: str) -> Programs:
 
 
 @contextmanager
-def cluster(name: str, made: Programs | None = None) -> Iterator[Kubectl]:
+def cluster(name: str, made: Programs | None = None, outputs: Path = ROOT / "outputs") -> Iterator[Kubectl]:
     """A booted cluster for as long as the block runs."""
     made = made or programs()
-    one = place(ROOT / "outputs", name)
+    one = place(outputs, name)
     try:
         with one.lock():
             list(start.start(one, made))

@@ -16,11 +16,14 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from bench import built
 from bench.figures import FIGURES, faults, inside, sample
 from sandkube.cluster.pod import Kubectl
 from sandkube.cluster.processes import with_words
@@ -261,3 +264,15 @@ def _run(soak: Soak, seconds: int, seed: int) -> list[str]:
         return [f"{error} (after {soak.done})", *faults(soak.samples)]
     print(f"done: {soak.done}")
     return [*faults(soak.samples)]
+
+
+def main(outputs: Path, seconds: int, seed: int) -> int:
+    """Soak a cluster of this checkout's products in a folder, for tests."""
+    with built.cluster("soak", outputs=outputs) as kubectl:
+        wrong, _ = run(kubectl, seconds, seed)
+    print("\n".join(wrong or ["nothing is wrong"]))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), *map(int, sys.argv[2:])))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
+import subprocess
+import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,3 +51,30 @@ def pushed(here: Clone, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         if path.is_relative_to(tmp_path_factory.getbasetemp().parent) and "config" not in path.parts:
             path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     return base / "cache", public
+
+
+@dataclasses.dataclass(frozen=True)
+class Soaking:
+    """Ten minutes of `./do bench soak`, beside the tests that come meanwhile: it waits more than it works."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def rounds(self) -> int:
+        """How many rounds it has told."""
+        return sum(line.split("s ")[0].strip().isdigit() for line in self.log.read_text().splitlines())
+
+
+@pytest.fixture(scope="session")
+def soaking(here: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Soaking]:
+    """It begins when it is asked for first, and ends with the tests at the latest."""
+    folder = tmp_path_factory.mktemp("soak")
+    log = folder / "log"
+    with log.open("wb") as output:
+        argv = [sys.executable, "-m", "bench.soak", str(folder), "600", "1"]
+        process = subprocess.Popen(argv, cwd=here.folder, stdout=output, stderr=subprocess.STDOUT)
+    try:
+        yield Soaking(process, log)
+    finally:
+        process.send_signal(signal.SIGINT)  # which lets it stop its cluster
+        process.wait(120)
