@@ -20,7 +20,7 @@ _SIG = re.compile(r"\[(sig-[\w-]+)\]")
 _LONG = 200  # characters of a cause
 _HEAD = """# Conformance
 
-Kubernetes' own suite (`e2e.test` of 1.34.2, the specs that are marked Conformance) against a cluster of one node, as
+Kubernetes' own suite (`e2e.test` of 1.34.2, the specs that are marked Conformance) against a cluster of two nodes, as
 `./do conformance --page` wrote it down. `whose` says in whose hands the cause is; `docs/conformance.toml` holds the
 causes of specs that are known not to pass, everything else comes from the runs.
 """
