@@ -130,11 +130,11 @@ func addressOf(server caddy.Server) string {
 // check finds what would send each query back to this server.
 func check(text, own string) error {
 	blocks, err := caddyfile.Parse("Corefile", strings.NewReader(text), dnsserver.Directives)
+	if err == nil && len(blocks) == 0 {
+		err = errors.New("Corefile: it serves nothing")
+	}
 	if err != nil {
 		return err
-	}
-	if len(blocks) == 0 {
-		return errors.New("Corefile: it serves nothing")
 	}
 	for _, block := range blocks {
 		for _, token := range block.Tokens["forward"] {
