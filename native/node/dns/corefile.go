@@ -139,7 +139,7 @@ func check(text, own string) error {
 	for _, block := range blocks {
 		for _, token := range block.Tokens["forward"] {
 			if slices.Contains([]string{"/etc/resolv.conf", own, own + port, "dns://" + own}, token.Text) {
-				return fmt.Errorf("Corefile:%d: %s is this server itself: forward to another one", token.Line, token.Text)
+				return fmt.Errorf("%s:%d: %s is this server itself: forward to another one", key, token.Line, token.Text)
 			}
 		}
 	}
