@@ -34,7 +34,7 @@ func TestMembersAreSideBySide(t *testing.T) {
 	c.Nodes = 3
 	var got []string
 	for _, each := range c.Members() {
-		got = append(got, fmt.Sprint(each.NodeName, each.Suffix(), " ", each.Pods, each.NodeAddress, each.Cgroup(), each.API))
+		got = append(got, fmt.Sprintf("%s%s %s %s %s %s", each.NodeName, each.Suffix(), each.Pods, each.NodeAddress, each.Cgroup(), each.API))
 	}
 	want := []string{
 		"runsc 10.88.255.192/26 10.88.255.193 / 10.96.0.1",

@@ -174,18 +174,18 @@ func TestOlderThan(t *testing.T) {
 }
 
 func TestValues(t *testing.T) {
-	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: SealedRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20}
+	want := Values{Cluster: cluster.Default, Unprivileged: true, Runtime: SealedRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20, Storage: cluster.Storage}
 	if got := choose(t, complete(), nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts := bare()
-	want = Values{Cluster: cluster.Default, Runtime: SealedRunc, SpareMemory: 50 << 20}
+	want = Values{Cluster: cluster.Default, Runtime: SealedRunc, SpareMemory: 50 << 20, Storage: cluster.Storage}
 	if got := choose(t, facts, nil).Values(cluster.Default); got != want {
 		t.Errorf("%+v", got)
 	}
 	facts.Cgroup, facts.Settings = "v2", complete().Settings
 	plan := choose(t, facts, nil)
-	want = Values{Cluster: cluster.Default, Unprivileged: true, IgnoreKernelVersion: true, Runtime: WrappedRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20}
+	want = Values{Cluster: cluster.Default, Unprivileged: true, IgnoreKernelVersion: true, Runtime: WrappedRunc, LocalStorageAccounts: true, SpareMemory: 50 << 20, Storage: cluster.Storage}
 	if got := plan.Values(cluster.Default); got != want || plan.Runc() != PlainRunc {
 		t.Errorf("%+v, runc %s", got, plan.Runc())
 	}
