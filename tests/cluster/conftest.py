@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -73,6 +74,11 @@ def inside(cluster: Cluster, script: str, stdin: str = "", timeout: float = 60) 
         input=stdin,
         timeout=timeout,
     )
+
+
+def got(cluster: Cluster, *words: str) -> Any:
+    """What `kubectl get` finds."""
+    return json.loads(cluster.kubectl("get", *words, "--output=json").stdout)
 
 
 def api_through_a_port(one: Place) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import select
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +14,7 @@ from sandkube.cluster.configured import configure
 from sandkube.cluster.logs import components
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs
-from tests.cluster.conftest import Cluster, boot, inside
+from tests.cluster.conftest import Cluster, boot, got, inside
 from tests.cluster.test_hostile import create, event, pod, service
 
 PATIENCE = 60.0
@@ -45,10 +44,6 @@ def two(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     finally:
         if one.folder.exists():
             stop.stop(one)
-
-
-def got(cluster: Cluster, *words: str) -> Any:
-    return json.loads(cluster.kubectl("get", *words, "--output=json").stdout)
 
 
 def address(cluster: Cluster, node: str) -> str:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,7 +17,7 @@ from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.programs import Programs
 from sandkube.cluster.start import NodeFailed
 from sandkube.cluster.status import row
-from tests.cluster.conftest import Cluster, boot, inside, of_kind
+from tests.cluster.conftest import Cluster, boot, got, inside, of_kind
 
 SETTINGS = """
 feature-gates = {InPlacePodVerticalScaling = false}
@@ -103,10 +102,6 @@ def cluster(
     finally:
         if one.folder.exists():
             stop.stop(one)
-
-
-def got(cluster: Cluster, *words: str) -> Any:
-    return json.loads(cluster.kubectl("get", *words, "--output=json").stdout)
 
 
 def executed(cluster: Cluster, script: str) -> str:
