@@ -1,19 +1,15 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -88,28 +84,15 @@ func (m *member) run(ctx context.Context, _ func()) error {
 	if err := errors.Join(boot.MakeMember(m.cluster), components.MemberCredentials(m.cluster, m.cluster.Folder())); err != nil {
 		return err
 	}
-	told, err := json.Marshal(membership{m.cluster.Number, m.settings, m.plan, m.keep})
-	if err != nil {
-		return err
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	reader, writer, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	var heard sync.WaitGroup
-	heard.Go(func() { m.listen(reader) })
-	command := exec.CommandContext(ctx, program, memberRole)
-	command.Stdin, command.Stdout = bytes.NewReader(told), writer
-	command.Stderr = m.sink.JoinedWith("node", m.cluster.Suffix())
-	// What is mounted in the copy is private to it: Go sees to that.
-	command.SysProcAttr = &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS}
-	err = components.Command(command, func() { m.runs(command.Process) })
-	_ = writer.Close()
-	heard.Wait() // it may have said why
+	err := components.Role{
+		Word: memberRole,
+		Told: membership{m.cluster.Number, m.settings, m.plan, m.keep},
+		Log:  m.sink.JoinedWith("node", m.cluster.Suffix()),
+		Said: m.hear,
+		// What is mounted in the copy is private to it: Go sees to that.
+		Attributes: &unix.SysProcAttr{Unshareflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS},
+		Begun:      m.runs,
+	}.Run(ctx)
 	return fmt.Errorf("the process of node %s ended: %w", m.cluster.NodeName, err)
 }
 
@@ -122,18 +105,11 @@ func (m *member) runs(process *os.Process) {
 	}
 }
 
-// listen hears what the process says of its stages.
-func (m *member) listen(reader *os.File) {
-	defer reader.Close()
-	for lines := bufio.NewReader(reader); ; {
-		line, err := lines.ReadBytes('\n')
-		if err != nil {
-			return
-		}
-		var said stages.Line
-		if json.Unmarshal(line, &said) == nil && said.Type == "failed" {
-			m.failed(said.Component+m.cluster.Suffix(), errors.New(said.Error), said.Log)
-		}
+// hear takes in what the process says of its stages, which may be why it ends.
+func (m *member) hear(line []byte) {
+	var said stages.Line
+	if json.Unmarshal(line, &said) == nil && said.Type == "failed" {
+		m.failed(said.Component+m.cluster.Suffix(), errors.New(said.Error), said.Log)
 	}
 }
 

@@ -109,10 +109,10 @@ func (c *control) units() []units.Unit {
 		{Name: traffic.DNS, Needs: api, Deadline: slow, Do: c.parts.awaits(traffic.DNS)},
 	}
 	further, names := c.memberUnits()
-	table = append(append(table, further...), []units.Unit{
-		{Name: "nodes", Owner: "node", Needs: names, Do: nothing},
-		{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
-	}...)
+	table = append(append(table, further...),
+		units.Unit{Name: "nodes", Owner: "node", Needs: names, Do: nothing},
+		units.Unit{Name: "system", Owner: "node", Needs: c.whole(), Silent: true, Do: c.system},
+	)
 	return slices.DeleteFunc(table, func(one units.Unit) bool {
 		return c.settings.Disabled(one.Name) || one.Name == "nodes" && len(names) == 0
 	})
@@ -267,18 +267,17 @@ func (c *control) balance(ctx context.Context, _ func()) error {
 
 // traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.
 func (c *control) traffic(ctx context.Context, ready func()) error {
-	settings := traffic.Settings{Policy: traffic.PolicySettings{
+	settings := traffic.Settings{
 		Kubeconfig: components.Kubeconfig(pki.Services),
-		Cluster:    c.cluster,
-	}}
+		Policy:     traffic.PolicySettings{Cluster: c.cluster},
+	}
 	if c.plan.Used(fixes.PodNetwork) == fixes.Bridge {
 		settings.Policy.Hindrance = "pods are ports of a bridge here, where nothing sees what they send to each other"
 	}
 	if !c.settings.Disabled(traffic.Services) {
 		settings.Services = &traffic.ServicesSettings{
-			Kubeconfig: components.Kubeconfig(pki.Services),
-			Device:     boot.Device(c.plan, c.cluster),
-			Node:       services.On(c.cluster),
+			Device: boot.Device(c.plan, c.cluster),
+			Node:   services.On(c.cluster),
 		}
 	}
 	if !c.settings.Disabled(traffic.DNS) {
@@ -288,11 +287,11 @@ func (c *control) traffic(ctx context.Context, ready func()) error {
 			Address:    c.cluster.DNS,
 		}
 	}
-	return components.Traffic(ctx, settings, c.sink.Joined("traffic"), func(part string) {
-		if c.parts.reached(part) {
+	return components.Role{Word: traffic.Role, Told: settings, Log: c.sink.Joined(traffic.Role), Said: func(part []byte) {
+		if c.parts.reached(string(part)) {
 			ready()
 		}
-	})
+	}}.Run(ctx)
 }
 
 // parts are those of traffic, each with a channel that is closed when it serves for the first time.

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"reflect"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 	networking "k8s.io/api/networking/v1"
@@ -16,15 +15,11 @@ import (
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/flowcontrol"
-	"k8s.io/klog/v2"
 
+	"sandkube/node/changes"
 	"sandkube/node/cluster"
 	"sandkube/node/iptables"
 )
-
-// coalesce is the least time between two looks at everything: a burst of changes is one.
-const coalesce = 50 * time.Millisecond
 
 // filterFile is there when the kernel may have a table of ours, from an earlier process too. Tests have another.
 var filterFile = "/run/sandkube/filtered"
@@ -49,7 +44,7 @@ func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance
 	defer watcher.Close()
 	e := &enforcer{
 		cluster: of, judge: judge, ready: ready, hindrance: hindrance, watcher: watcher,
-		replace: iptables.Replace, complaints: newComplaints(client), changed: make(chan struct{}, 1),
+		replace: iptables.Replace, complaints: newComplaints(client), changed: changes.NewSignal(),
 	}
 	_, err = os.Stat(filterFile)
 	e.filtering = err == nil
@@ -65,7 +60,7 @@ type enforcer struct {
 	watcher    *fsnotify.Watcher
 	replace    func(iptables.Table) error
 	complaints *complaints
-	changed    chan struct{}
+	changed    changes.Signal
 
 	policies  networkinglisters.NetworkPolicyLister
 	around    *around // nil until there is a policy
@@ -73,63 +68,27 @@ type enforcer struct {
 	last      iptables.Table // that the kernel has
 }
 
-func (e *enforcer) notify() {
-	select {
-	case e.changed <- struct{}{}:
-	default:
-	}
-}
-
 func (e *enforcer) run(ctx context.Context, client kubernetes.Interface) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	informer := factory.Networking().V1().NetworkPolicies()
 	e.policies = informer.Lister()
 	_, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { e.notify() },
+		AddFunc: func(any) { e.changed.Notify() },
 		UpdateFunc: func(old, new any) {
 			if old.(*networking.NetworkPolicy).Generation != new.(*networking.NetworkPolicy).Generation {
-				e.notify()
+				e.changed.Notify()
 			}
 		},
-		DeleteFunc: func(any) { e.notify() },
+		DeleteFunc: func(any) { e.changed.Notify() },
 	})
 	if err != nil {
 		return err
 	}
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
-	e.notify()
-	e.serve(ctx, client)
+	e.changed.Notify()
+	changes.Follow(ctx, e.changed, e.watcher, "Some policies are not enforced", func(ctx context.Context) error { return e.sync(ctx, client) })
 	return ctx.Err()
-}
-
-// serve acts upon each change. What failed is tried again at growing intervals, since nothing tells when it would not.
-func (e *enforcer) serve(ctx context.Context, client kubernetes.Interface) {
-	backoff := flowcontrol.NewBackOff(100*time.Millisecond, 10*time.Second)
-	var again <-chan time.Time
-	var next time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-e.changed:
-		case <-e.watcher.Events:
-		case err := <-e.watcher.Errors:
-			klog.FromContext(ctx).Error(err, "Watching addresses of pods")
-		case <-again:
-		}
-		// A change is acted upon at once, those that follow it after a pause, as one.
-		time.Sleep(time.Until(next))
-		next = time.Now().Add(coalesce)
-		if err := e.sync(ctx, client); err != nil {
-			backoff.Next("sync", time.Now())
-			again = time.After(backoff.Get("sync"))
-			klog.FromContext(ctx).Error(err, "Some policies are not enforced", "retry", backoff.Get("sync"))
-			continue
-		}
-		backoff.Reset("sync")
-		again = nil
-	}
 }
 
 // sync has all policies be obeyed, or says of each that it is not.
@@ -160,7 +119,7 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 	world := World{Node: nodeOf(e.cluster), Policies: policies}
 	if len(policies) > 0 {
 		if e.around == nil {
-			found, err := lookAround(ctx, client, leaseFolders(e.cluster), e.watcher, e.notify)
+			found, err := lookAround(ctx, client, leaseFolders(e.cluster), e.watcher, e.changed.Notify)
 			if err != nil {
 				return err
 			}

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,8 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"sandkube/node/files"
 )
@@ -43,14 +40,9 @@ capabilities = ["pull", "resolve"]
 
 // Pull serves until the socket of packets to the host is closed, or ctx ends. folder is Registries.
 func Pull(ctx context.Context, control *os.File, folder string) error {
-	conn, err := net.FileConn(control)
+	host, err := hostOf(control)
 	if err != nil {
-		return fmt.Errorf("standard input is no socket: %w", err)
-	}
-	_ = control.Close()
-	host, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("standard input is no socket of the host's, but %T", conn)
+		return err
 	}
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -81,21 +73,10 @@ type gate struct {
 // receive takes in the streams that the host hands over.
 func (g *gate) receive() error {
 	defer close(g.streams)
-	data, rights := make([]byte, 16), make([]byte, unix.CmsgSpace(4))
-	for {
-		length, more, _, _, err := g.host.ReadMsgUnix(data, rights)
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || err == nil && length == 0 {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		stream, err := streamOf(rights[:more])
-		if err != nil {
-			return err
-		}
+	return receive(g.host, 16, func(_ []byte, stream *net.UnixConn) error {
 		g.streams <- stream
-	}
+		return nil
+	})
 }
 
 func (g *gate) accept(listener net.Listener) error {

@@ -35,20 +35,41 @@ type request struct {
 // Run serves requests that come by a socket of packets, until its other end is closed or ctx ends. Each stream then ends by
 // itself, or with the process.
 func Run(ctx context.Context, control *os.File) error {
-	conn, err := net.FileConn(control)
+	requests, err := hostOf(control)
 	if err != nil {
-		return fmt.Errorf("standard input is no socket: %w", err)
-	}
-	_ = control.Close()
-	requests, ok := conn.(*net.UnixConn)
-	if !ok {
-		return fmt.Errorf("standard input is no socket of the host's, but %T", conn)
+		return err
 	}
 	defer context.AfterFunc(ctx, func() { _ = requests.Close() })()
-	data, rights := make([]byte, 4096), make([]byte, unix.CmsgSpace(4))
+	return receive(requests, 4096, func(data []byte, stream *net.UnixConn) error {
+		var asked request
+		if err := json.Unmarshal(data, &asked); err != nil {
+			return fmt.Errorf("a request: %w", err)
+		}
+		go serve(ctx, asked, stream)
+		return nil
+	})
+}
+
+// hostOf is the socket of packets to the host that a process was given.
+func hostOf(control *os.File) (*net.UnixConn, error) {
+	conn, err := net.FileConn(control)
+	if err != nil {
+		return nil, fmt.Errorf("standard input is no socket: %w", err)
+	}
+	_ = control.Close()
+	host, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, fmt.Errorf("standard input is no socket of the host's, but %T", conn)
+	}
+	return host, nil
+}
+
+// receive takes in what the host sends, each time a packet of so many bytes at most and a stream, until the socket is closed.
+func receive(host *net.UnixConn, most int, each func(data []byte, stream *net.UnixConn) error) error {
+	data, rights := make([]byte, most), make([]byte, unix.CmsgSpace(4))
 	for {
-		length, more, _, _, err := requests.ReadMsgUnix(data, rights)
-		if errors.Is(err, io.EOF) || err == nil && length == 0 {
+		length, more, _, _, err := host.ReadMsgUnix(data, rights)
+		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || err == nil && length == 0 {
 			return nil
 		}
 		if err != nil {
@@ -58,11 +79,9 @@ func Run(ctx context.Context, control *os.File) error {
 		if err != nil {
 			return err
 		}
-		var asked request
-		if err := json.Unmarshal(data[:length], &asked); err != nil {
-			return fmt.Errorf("a request: %w", err)
+		if err := each(data[:length], stream); err != nil {
+			return err
 		}
-		go serve(ctx, asked, stream)
 	}
 }
 

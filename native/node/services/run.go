@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
 	v1 "k8s.io/api/core/v1"
@@ -20,9 +19,9 @@ import (
 	discoverylisters "k8s.io/client-go/listers/discovery/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
 
+	"sandkube/node/changes"
 	"sandkube/node/cluster"
 )
 
@@ -31,9 +30,6 @@ const hostPortFolder = "/run/sandkube/hostports"
 // proxied leaves out what asks for another proxy, and the endpoints of
 // headless services.
 const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessService
-
-// coalesce is the least time between two looks at all Services: a burst of changes is one.
-const coalesce = 50 * time.Millisecond
 
 // Judge says whether a client may have a connection to an endpoint.
 type Judge func(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool
@@ -55,8 +51,8 @@ func On(c cluster.Cluster) Node {
 }
 
 // Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network
-// stack. Node ports are served on the node's addresses. Endpoints see the node, so allows is asked about their clients. ready is called once, when everything that the API held at the
-// start is being served.
+// stack. Node ports are served on the node's addresses. Endpoints see the node, so allows is asked about their clients.
+// ready is called once, when everything that the API held at the start is being served.
 func Run(ctx context.Context, config *rest.Config, device string, node Node, allows Judge, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
@@ -90,13 +86,7 @@ type proxy struct {
 
 func (p *proxy) run(ctx context.Context, client kubernetes.Interface) error {
 	ctx, cancel := context.WithCancel(ctx)
-	changed := make(chan struct{}, 1)
-	notify := func() {
-		select {
-		case changed <- struct{}{}:
-		default:
-		}
-	}
+	changed := changes.NewSignal()
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		cancel()
@@ -107,7 +97,7 @@ func (p *proxy) run(ctx context.Context, client kubernetes.Interface) error {
 		cancel()
 		return fmt.Errorf("watch %s: %w", p.hostPortFolder, err)
 	}
-	factory, err := p.watch(ctx, client, notify)
+	factory, err := p.watch(ctx, client, changed.Notify)
 	if err != nil {
 		cancel()
 		return err
@@ -144,36 +134,9 @@ func (p *proxy) watch(ctx context.Context, client kubernetes.Interface, notify f
 	return factory, nil
 }
 
-// serve applies each change. What could not be applied (a port that another
-// program holds) is tried again at growing intervals, since nothing tells when
-// the port gets free.
+// serve applies each change. Nothing tells when a port gets free that another program holds.
 func (p *proxy) serve(ctx context.Context, changed <-chan struct{}, watcher *fsnotify.Watcher) {
-	logger := klog.FromContext(ctx)
-	backoff := flowcontrol.NewBackOff(100*time.Millisecond, 10*time.Second)
-	var again <-chan time.Time
-	var next time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-changed:
-		case <-watcher.Events:
-		case err := <-watcher.Errors:
-			logger.Error(err, "Watching host ports")
-		case <-again:
-		}
-		// A change is acted upon at once, those that follow it after a pause, as one.
-		time.Sleep(time.Until(next))
-		next = time.Now().Add(coalesce)
-		if err := p.sync(ctx); err != nil {
-			backoff.Next("sync", time.Now())
-			again = time.After(backoff.Get("sync"))
-			logger.Error(err, "Some services are not served", "retry", backoff.Get("sync"))
-			continue
-		}
-		backoff.Reset("sync")
-		again = nil
-	}
+	changes.Follow(ctx, changed, watcher, "Some services are not served", p.sync)
 }
 
 // say logs what is refused now and was not before: the same sentences come with every look.

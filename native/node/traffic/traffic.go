@@ -1,5 +1,5 @@
-// Package traffic serves what pods send to the node, Services, host ports and names, and has policies be obeyed about it, in a process of its own, so that
-// a packet costs at most that one, which is started again.
+// Package traffic serves what pods send to the node, Services, host ports and names, and has policies be obeyed about it, in a
+// process of its own, so that a packet costs at most that one, which is started again.
 package traffic
 
 import (
@@ -44,23 +44,22 @@ const (
 
 // Settings are what the process reads from standard input, as JSON: those of each part that it has.
 type Settings struct {
-	Services *ServicesSettings
-	DNS      *DNSSettings
-	Policy   PolicySettings
+	Kubeconfig string // of Services and Policy, which are one client of the API
+	Services   *ServicesSettings
+	DNS        *DNSSettings
+	Policy     PolicySettings
 }
 
 // ServicesSettings are those of package services.
 type ServicesSettings struct {
-	Kubeconfig string
-	Device     string
-	Node       services.Node
+	Device string
+	Node   services.Node
 }
 
 // PolicySettings are those of package policy.
 type PolicySettings struct {
-	Kubeconfig string
-	Cluster    cluster.Cluster
-	Hindrance  string // why policies cannot be enforced
+	Cluster   cluster.Cluster
+	Hindrance string // why policies cannot be enforced
 }
 
 // DNSSettings are those of package dns.
@@ -81,6 +80,10 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		return err
 	}
 	debug.SetMemoryLimit(memory)
+	config, err := admitted(ctx, settings.Kubeconfig)
+	if err != nil {
+		return err
+	}
 	ended := make(chan error, 3)
 	judge := &policy.Judge{}
 	var saying sync.Mutex
@@ -92,44 +95,18 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		})
 		sink.Run(name, func() { ended <- fmt.Errorf("%s: %w", name, run(ready)) })
 	}
-	if settings.Services != nil {
-		go part(Services, func(ready func()) error { return serve(ctx, *settings.Services, judge, ready) })
-	}
-	if names := settings.DNS; names != nil {
-		go part(DNS, func(ready func()) error {
-			if _, err := admitted(ctx, names.Kubeconfig); err != nil {
-				return err
-			}
-			return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready)
+	if of := settings.Services; of != nil {
+		go part(Services, func(ready func()) error {
+			return services.Run(ctx, config, of.Device, of.Node, judge.Allows, ready)
 		})
 	}
-	go part(Policy, func(ready func()) error { return enforce(ctx, settings.Policy, judge, ready) })
+	if names := settings.DNS; names != nil {
+		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready) })
+	}
+	go part(Policy, func(ready func()) error {
+		return policy.Run(ctx, config, settings.Policy.Cluster, settings.Policy.Hindrance, judge, ready)
+	})
 	return <-ended
-}
-
-func serve(ctx context.Context, settings ServicesSettings, judge *policy.Judge, ready func()) error {
-	config, err := client(ctx, settings.Kubeconfig)
-	if err != nil {
-		return err
-	}
-	return services.Run(ctx, config, settings.Device, settings.Node, judge.Allows, ready)
-}
-
-func enforce(ctx context.Context, settings PolicySettings, judge *policy.Judge, ready func()) error {
-	config, err := client(ctx, settings.Kubeconfig)
-	if err != nil {
-		return err
-	}
-	return policy.Run(ctx, config, settings.Cluster, settings.Hindrance, judge, ready)
-}
-
-func client(ctx context.Context, kubeconfig string) (*rest.Config, error) {
-	config, err := admitted(ctx, kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	config.QPS, config.Burst = 50, 100
-	return config, nil
 }
 
 // admitted returns the configuration of a client when the API server lets it in.
@@ -138,6 +115,7 @@ func admitted(ctx context.Context, kubeconfig string) (*rest.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.QPS, config.Burst = 50, 100
 	return config, Admits(ctx, config)
 }
 
