@@ -12,14 +12,12 @@ import (
 // config is the plugin's entry of the network configuration list. Subnet and
 // Gateway are required; addresses are leased from Subnet above Gateway. Pods are put on the Bridge where there is one.
 // ReservedPorts are TCP ports of the Gateway's address that the node itself has: no host port can be one of them.
-// Number is the node's: loopback is that of all nodes, and the first one, 0 or 1, has its host ports.
 type config struct {
 	types.NetConf
 	Subnet        netip.Prefix  `json:"subnet"`
 	Gateway       netip.Addr    `json:"gateway"`
 	Bridge        string        `json:"bridge"`
 	ReservedPorts []int         `json:"reservedPorts"`
-	Number        int           `json:"number"`
 	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
 }
 

@@ -18,12 +18,9 @@ type hostPorts struct {
 }
 
 // refuseHostPorts tells why the host ports of a pod cannot be served; the runtime shows it among the pod's events.
-// A host port is served on the node's addresses: every other one is somebody else's.
+// A host port is served on the node's addresses, of which loopback is that of all nodes: every other one is somebody else's.
 func refuseHostPorts(conf *config) error {
-	own := []netip.Addr{conf.Gateway}
-	if conf.Number <= 1 {
-		own = append(own, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
-	}
+	own := []netip.Addr{conf.Gateway, netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	for _, m := range conf.RuntimeConfig.PortMappings {
 		if m.HostPort <= 0 {
 			continue

@@ -138,8 +138,11 @@ def test_a_host_port_is_its_nodes(two: Cluster) -> None:
     assert asked == ["port-runsc", "port-runsc", "port-runsc-2"]
     other = [{"containerPort": 8080, "hostPort": 8082, "hostIP": "127.0.0.1"}]
     create(two, pod("loopback", SERVE, nodeName="runsc-2", ports=other))
-    event(two, "loopback", "wants host IP 127.0.0.1, which is no address of the node: it has 10.88.1.1")
-    two.kubectl("delete", "pod", "loopback", *(f"port-{node}" for node in NODES), "--now")
+    assert eventually(two, "127.0.0.1", 8082) == "loopback", "loopback is that of all nodes"
+    third = [{"containerPort": 8080, "hostPort": 8082, "hostIP": "10.88.0.1"}]
+    create(two, pod("foreign", SERVE, nodeName="runsc-2", ports=third))
+    event(two, "foreign", "wants host IP 10.88.0.1, which is no address of the node: it has 10.88.1.1 and 127.0.0.1")
+    two.kubectl("delete", "pod", "loopback", "foreign", *(f"port-{node}" for node in NODES), "--now")
 
 
 def workload(kind: str, name: str, *, template: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:

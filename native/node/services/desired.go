@@ -232,14 +232,16 @@ func (w *wishes) nodePort(protocol v1.Protocol, port uint16, outside rule, of fu
 	}
 }
 
-// hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod.
+// hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod. Nodes share
+// loopback: who names it has it there, wherever the pod is; who names no address has the first node's.
 func (w *wishes) hostPorts(pod hostPorts) {
 	for _, m := range pod.Mappings {
 		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
 		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
 		addresses := w.node.of(pod.Address)
 		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
-			if err != nil || !slices.Contains(addresses, address) {
+			shared := address.IsLoopback() && slices.Contains(w.node.Addresses, address)
+			if err != nil || !shared && !slices.Contains(addresses, address) {
 				w.refuse("%s: %s is no address of the node", name, m.HostIP)
 				continue
 			}

@@ -71,12 +71,21 @@ func TestHostPortsAreOfThePodsNode(t *testing.T) {
 		}{8080, 80, "tcp", host})
 		return one
 	}
-	got := desired(nil, nil, []hostPorts{pod("a", "10.88.0.2", ""), pod("b", "10.88.1.2", ""), pod("c", "10.88.1.3", "127.0.0.1")}, twoNodes())
+	pods := []hostPorts{
+		pod("a", "10.88.0.2", "10.88.0.1"), pod("b", "10.88.1.2", ""), pod("c", "10.88.1.3", "127.0.0.1"), pod("d", "10.88.0.4", "127.0.0.1"),
+		pod("e", "10.88.1.4", "10.88.0.1"),
+	}
+	got := desired(nil, nil, pods, twoNodes())
 	want := []rule{
-		{"host port :8080/TCP of a", at(v1.ProtocolTCP, "10.88.0.1:8080", "127.0.0.1:8080"), targets("10.88.0.2:80"), 0, nil, nil},
+		{"host port 10.88.0.1:8080/TCP of a", at(v1.ProtocolTCP, "10.88.0.1:8080"), targets("10.88.0.2:80"), 0, nil, nil},
+		{"host port 127.0.0.1:8080/TCP of c", at(v1.ProtocolTCP, "127.0.0.1:8080"), targets("10.88.1.3:80"), 0, nil, nil},
+		{"host port 127.0.0.1:8080/TCP of d", nil, targets("10.88.0.4:80"), 0, nil, nil},
 		{"host port :8080/TCP of b", at(v1.ProtocolTCP, "10.88.1.1:8080"), targets("10.88.1.2:80"), 0, nil, nil},
 	}
-	refused := []string{"host port 127.0.0.1:8080/TCP of c: 127.0.0.1 is no address of the node"}
+	refused := []string{
+		"host port 10.88.0.1:8080/TCP of e: 10.88.0.1 is no address of the node",
+		"host port 127.0.0.1:8080/TCP of d: 127.0.0.1:8080 is served for host port 127.0.0.1:8080/TCP of c",
+	}
 	if !reflect.DeepEqual(got.Rules, want) || !slices.Equal(got.Refused, refused) {
 		t.Errorf("rules\n%+v, want\n%+v; %v", got.Rules, want, got.Refused)
 	}
