@@ -1,7 +1,8 @@
 """`./do bench figures [ROUNDS [CHURN]]`: what is aimed at, side by side with a bare control plane and with kwok.
 
-Each round has each of them once, one after the other and alone: the boot, a minute at rest, later pods. Then come the
-boots under a CPU quota. With CHURN, as many pods come and go in one more cluster.
+Each round has each of them once, one after the other and alone: the boot and later pods. The first rounds are longer:
+a minute at rest, once more without system pods as the others have none, and boots under a CPU quota. With CHURN, as
+many pods come and go in one more cluster.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from bench import aims
 from bench.built import product
 from bench.subjects import PODS, Booted, bare, kwok, ours
 from sandkube.cluster.pod import POD
+from sandkube.cluster.workloads import SYSTEM
 from sandkube.errors import UserError
 from tests.api import Api, Said
 from tests.quota import quota
 
 ROUNDS = 10
+LONG = 3  # rounds of them, the first ones, that measure what takes minutes
 LATER = 100  # pods in all rounds together
 IDLE = 60.0  # seconds after Ready when memory is read; CPU time is counted in the second half
 REST = 600.0  # seconds after many pods
@@ -42,14 +45,14 @@ class Measured:
         self.boots: dict[str, list[dict[str, float]]] = defaultdict(list)
         self.notes: list[str] = []
 
-    def idle(self, subject: str, booted: Booted) -> None:
-        """Memory and CPU time of one that nobody asks anything."""
+    def idle(self, subject: str, booted: Booted, more: str = "") -> None:
+        """Memory and CPU time of one that nobody asks anything, as figures whose names end with `more`."""
         time.sleep(IDLE / 2)
         began, before = time.monotonic(), booted.cpu()
         time.sleep(IDLE / 2)
         share = (booted.cpu() - before) / (time.monotonic() - began)
-        self.found["cpu", subject].append(100 * share)
-        self.found["memory", subject].append(booted.memory() / 1e6)
+        self.found[f"cpu{more}", subject].append(100 * share)
+        self.found[f"memory{more}", subject].append(booted.memory() / 1e6)
 
     def pods(self, subject: str, kubectl: Callable[..., Said], count: int) -> None:
         """Later pods, one after the other."""
@@ -59,14 +62,15 @@ class Measured:
                 for figure, seconds in one_pod(api, watching, f"later-{at}", execute).items():
                     self.found[figure, subject].append(seconds)
 
-    def boot(self, subject: str, pods: int) -> None:
+    def boot(self, subject: str, pods: int, *, rests: bool) -> None:
         """Boot one, and measure it."""
         with SUBJECTS[subject]() as booted:
             self.boots[subject].append(dict(booted.stages))
             for stage in ("whole", "pod Running"):
                 if stage in booted.stages:
                     self.found[stage, subject].append(booted.stages[stage])
-            self.idle(subject, booted)
+            if rests:
+                self.idle(subject, booted, aims.WITH_SYSTEM_PODS if subject == "ours" else "")
             if booted.kubectl:
                 self.pods(subject, booted.kubectl, pods)
 
@@ -79,10 +83,14 @@ class Measured:
             if booted.kubectl:
                 booted.kubectl("get", "pods")
 
-    def round(self, pods: int) -> None:
-        """Each subject once; each under the quota once, unless a cgroup for it cannot be had."""
+    def round(self, pods: int, *, long: bool) -> None:
+        """Each subject once; in a long round each under the quota once, unless a cgroup for it cannot be had."""
         for subject in SUBJECTS:
-            self.boot(subject, pods)
+            self.boot(subject, pods, rests=long)
+        if not long:
+            return
+        with ours(without=[*SYSTEM]) as booted:
+            self.idle("ours", booted)
         if self.notes:
             return
         try:
@@ -164,7 +172,7 @@ def told(measured: Measured) -> Iterator[Table | str]:
 
 def _measure(measured: Measured, rounds: int, pods: int) -> None:
     for at in range(rounds):
-        measured.round(-(-LATER // rounds))
+        measured.round(-(-LATER // rounds), long=at < LONG)
         print(f"round {at + 1} of {rounds}: {measured.found['whole', 'ours'][-1]:.2f} s to whole", flush=True)
     if pods:
         before, after = churn(pods)

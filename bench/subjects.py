@@ -96,14 +96,13 @@ def as_it_is(*words: str) -> Sequence[str]:
 
 
 @contextmanager
-def ours(enter: Enter = as_it_is) -> Iterator[Booted]:
-    """`./do run-cluster`, with nothing to build; each stage when the command has told it."""
+def ours(enter: Enter = as_it_is, without: Sequence[str] = ()) -> Iterator[Booted]:
+    """`./do run-cluster`, with nothing to build, without some parts; each stage when the command has told it."""
     one = place(ROOT / "outputs", NAME)
     clock = Clock()
     try:
-        with subprocess.Popen(
-            enter("./do", "run-cluster", "--json", "--name", NAME), cwd=ROOT, stdout=subprocess.PIPE
-        ) as process:
+        words = ("./do", "run-cluster", "--json", "--name", NAME, *(f"--disable={each}" for each in without))
+        with subprocess.Popen(enter(*words), cwd=ROOT, stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
             for line in process.stdout:
                 event = json.loads(line)

@@ -114,6 +114,7 @@ def test_figures_beside_their_aims() -> None:
         ("later", "ours"): [0.5] * 98 + [1.3, 1.4],
         ("later", "kwok"): [0.1],
         ("memory", "ours"): [281.0],
+        ("memory with system pods", "ours"): [600.0],
         ("churned", "ours"): [-3.0],
         ("quota whole", "ours"): [40.0],
     }
@@ -125,6 +126,7 @@ def test_figures_beside_their_aims() -> None:
     assert rows["later pods, create to Running, p50"][:3] == ("0.50 s", "0.60 s", "met")
     assert rows["later pods, create to Running, p99"] == ("1.30 s", "1.20 s", "missed", "", "0.10 s")
     assert rows["idle memory one minute after Ready"] == ("281 MB", "280 MB", "missed", "", "")
+    assert rows["idle memory with system pods"] == ("600 MB", "", "", "", "")
     assert rows["after many pods came and went, ten minutes later: more memory by"][:3] == ("-3 %", "15 %", "met")
     assert rows["0.25 core: command to node Ready and whole"] == ("40.00 s", "boots", "met", "", "")
     for missing in ("command to acceptance pod Running", "idle CPU, of a core"):
