@@ -9,8 +9,6 @@ from typing import Any
 from sandkube.cli import tasks
 
 DOIT_CONFIG = {"backend": "nothing"}
-SLOW = ("integration", "anywhere", "cluster")
-FAST = ("pytest", "--numprocesses=3", "--dist=worksteal", "tests/unit")
 
 
 def task_step() -> Iterator[dict[str, Any]]:
@@ -22,6 +20,10 @@ def _python(*words: str) -> list[str]:
     return [sys.executable, "-m", *words]
 
 
+def _pytest(*words: str) -> list[str]:
+    return _python("pytest", *words)
+
+
 def _task(*commands: Sequence[str], **more: Any) -> dict[str, Any]:
     """A task that runs commands on this terminal: no shell and no pattern reads their words."""
     return {"actions": [tasks.Command(list(each)) for each in commands], "io": {"capture": False}, **more}
@@ -29,19 +31,18 @@ def _task(*commands: Sequence[str], **more: Any) -> dict[str, Any]:
 
 def task_test() -> dict[str, Any]:
     """run every test, the ones CI runs"""
-    slow = (f"tests/{each}" for each in SLOW)
-    return _task(_python(*FAST), _python("pytest", "--capture=no", "--verbose", "--durations=20", *slow))
+    return _task(_pytest(*tasks.FAST), _python("sandkube", "build"), _pytest(*tasks.SLOW))
 
 
 def task_test_fast() -> dict[str, Any]:
     """run the tests that neither build nor boot"""
-    return _task(_python(*FAST), basename="test-fast")
+    return _task(_pytest(*tasks.FAST), basename="test-fast")
 
 
 def task_golden() -> dict[str, Any]:
     """write anew what tests compare with: keys, and the README's tables of places and settings"""
     made = ("tests/unit/test_golden.py", "tests/unit/test_matrix.py", "tests/unit/test_settings.py")
-    return _task(_python("pytest", *made, "--rewrite"))
+    return _task(_pytest(*made, "--rewrite"))
 
 
 def task_bench() -> dict[str, Any]:

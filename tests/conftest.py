@@ -29,6 +29,22 @@ settings.register_profile(
 settings.load_profile("sandkube")
 
 
+LANES = {"integration": "builds", "cluster": "boots", "anywhere": "places"}
+"""Folders of tests that take minutes, each with its group (pytest-xdist): one after the other, in one process."""
+ENDS = {"test_soak_begins": 0, "test_soak_finds_nothing": 2}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say which tests may run beside which, and let the soak go on beside all of its lane."""
+    for item in items:
+        suite = item.get_closest_marker("conformance") is not None
+        lane = "suite" if suite else LANES.get(item.path.relative_to(ROOT / "tests").parts[0])
+        if lane is not None:
+            item.add_marker(pytest.mark.xdist_group(lane))
+    items.sort(key=lambda item: ENDS.get(item.name, 1))
+
+
 @pytest.fixture(scope="session")
 def here() -> Clone:
     """This checkout, with the user's own cache, everything built."""

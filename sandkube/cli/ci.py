@@ -20,6 +20,7 @@ from sandkube.build.cache.push import Pusher
 from sandkube.cli.building import BuildVerb, prepared, push
 from sandkube.cli.checkout import OUTPUTS, ROOT, realiser
 from sandkube.cli.summary import Stage, junit, markdown
+from sandkube.cli.tasks import FAST, SLOW
 from sandkube.cluster.place import place
 from sandkube.errors import UserError
 from sandkube.events import Event
@@ -29,9 +30,8 @@ from sandkube.run import CommandFailed, Interrupted, base_environment, run
 FOLDER = OUTPUTS / "ci"
 PRODUCTS = ("bundle", "gvisor", "kubectl", "wheel")
 _LINT = "tests/unit/test_lint.py"
-_FAST = ("--numprocesses=3", "--dist=worksteal", f"--ignore={_LINT}", "tests/unit")
-_SLOW = ("--verbose", "tests/integration", "tests/anywhere", "tests/cluster")
-_TESTS: Mapping[str, tuple[tuple[str, ...], ...]] = {"fast": (_FAST,), "all": (_FAST, _SLOW), "none": ()}
+_FAST = (*FAST, f"--ignore={_LINT}")
+_TESTS: Mapping[str, tuple[tuple[str, ...], ...]] = {"fast": (_FAST,), "all": (_FAST, SLOW), "none": ()}
 _TAIL = 40  # lines of a log that a summary shows
 TESTS = option("tests", "fast", f"which tests run: {', '.join(_TESTS)}", metavar="KIND", values=tuple(_TESTS))
 

@@ -22,6 +22,7 @@ from sandkube.cluster.programs import Programs, maker
 from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
 from sandkube.run import base_environment
+from tests.clones import Clone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,7 +44,7 @@ class Cluster:
 
 
 @pytest.fixture(scope="session")
-def programs() -> Programs:
+def programs(here: Clone) -> Programs:  # noqa: ARG001
     """What was built last."""
     result = ROOT / "outputs/result"
     made = Programs(

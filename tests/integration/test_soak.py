@@ -1,4 +1,4 @@
-"""A cluster that works for ten minutes and is harmed: begun here, looked at by tests/cluster/test_soaked.py."""
+"""A cluster that works for ten minutes and is harmed: the first test of its group begins it, the last one looks."""
 
 from __future__ import annotations
 
@@ -14,3 +14,12 @@ def test_soak_begins(soaking: Soaking) -> None:
         assert soaking.process.poll() is None, soaking.log.read_text()
         assert time.monotonic() < end, soaking.log.read_text()
         time.sleep(0.5)
+
+
+def test_soak_finds_nothing(soaking: Soaking) -> None:
+    """Ten minutes of pods that come and go, sessions cut off, containerd and traffic killed: nothing breaks."""
+    status = soaking.process.wait(1800)
+    said = soaking.log.read_text()
+    print(said)
+    assert (status, said.splitlines()[-1:]) == (0, ["nothing is wrong"]), said
+    assert soaking.rounds() > 2, said
