@@ -120,7 +120,7 @@ func Kine(ctx context.Context, database, socket string) (*grpc.Server, error) {
 		GRPCServer:          server,
 		Endpoint:            "sqlite://" + database + "?" + parameters,
 		Listener:            socket,
-		NotifyInterval:      5 * time.Second,
+		NotifyInterval:      time.Minute, // the API server asks itself when a list waits for it
 		EmulatedETCDVersion: "3.6.11",
 		CompactTimeout:      5 * time.Second,
 		CompactMinRetain:    1000,
