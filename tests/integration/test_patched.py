@@ -1,4 +1,4 @@
-"""containerd, kine, runc and runsc pass tests of what we patch, from the patched source, in the build sandbox."""
+"""containerd, kine, Kubernetes, runc and runsc pass tests of what we patch, from the patched source, in the build sandbox."""
 
 from __future__ import annotations
 
@@ -31,13 +31,19 @@ OURS = {
         "drivers/sqlite TestProgressNeedsNoOtherPoll",
         "endpoint TestProgressDoesNotOvertake",
     },
+    "kubernetes-tests": {
+        "util/workqueue TestUnfinishedWorkWakesNobodyAtRest",
+        "kubelet/util/queue TestUntilIsWoken",
+    },
     "runc-tests": {
         "capability TestProbeLastCap",
         "libcontainer/capabilities TestNew",
         "internal/pathrs TestRetryEINTR",
     },
 }
-FEWER = {"gvisor-tests": 10, "kine-tests": 5}
+OF_NODE = {"kine-tests": {"github.com/k3s-io/kine"}, "kubernetes-tests": {"k8s.io/client-go", "k8s.io/kubernetes"}}
+"""Modules of the node's closure."""
+FEWER = {"gvisor-tests": 10, "kine-tests": 5, "kubernetes-tests": 25}
 """How many tests there are at least, where that is not 40."""
 
 
@@ -53,13 +59,13 @@ def test_own_tests_passed(name: str) -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_they_are_of_the_source_that_is_built(name: str) -> None:
-    """The same pin and the same patches as the product's; kine is a module of the node's closure."""
-    product = {"kine-tests": "node"}.get(name, name.removesuffix("-tests"))
+    """The same pin and the same patches as the product's; some are modules of the node's closure."""
+    product = "node" if name in OF_NODE else name.removesuffix("-tests")
     one, other = (tomllib.loads((ROOT / f"recipes/{each}.toml").read_text()) for each in (product, name))
     assert one["source"] == other["source"]
     patches = one["build"]["patches"]
-    if name == "kine-tests":
-        patches = [each for each in patches if each["module"] == "github.com/k3s-io/kine"]
+    if name in OF_NODE:
+        patches = [each for each in patches if each["module"] in OF_NODE[name]]
     assert patches == other["build"]["patches"]
     assert one["build"].get("tags") == other["build"].get("tags")
     assert other["patches_of"] == product
