@@ -1,4 +1,4 @@
-"""containerd, kine, Kubernetes, runc and runsc pass tests of what we patch, from the patched source, in the build sandbox."""
+"""containerd, kine, Kubernetes, runc and runsc pass tests of what we patch, in the build sandbox."""
 
 from __future__ import annotations
 
