@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, configuration, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.clones import ROOT, Clone
 
@@ -29,19 +31,31 @@ settings.register_profile(
 settings.load_profile("sandkube")
 
 
-LANES = {"integration": "builds", "cluster": "boots", "anywhere": "places"}
-"""Folders of tests that take minutes, each with its group (pytest-xdist): one after the other, in one process."""
+LANES = {
+    "tests/cluster/test_conformance.py": "suite",
+    "tests/cluster/": "boots",
+    "tests/integration/": "builds",
+    "tests/anywhere/": "places",
+}
+"""Which tests run one after the other, in one process: what the path begins with, and the lane."""
 ENDS = {"test_soak_begins": 0, "test_soak_finds_nothing": 2}
 
 
-@pytest.hookimpl(tryfirst=True)
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """A process has a lane, and takes another when its own has ended."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return next((lane for path, lane in LANES.items() if nodeid.startswith(path)), nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes | None:
+    """Lanes, where whole files are asked for."""
+    return Lanes(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests may run beside which, and let the soak go on beside all of its lane."""
-    for item in items:
-        suite = item.get_closest_marker("conformance") is not None
-        lane = "suite" if suite else LANES.get(item.path.relative_to(ROOT / "tests").parts[0])
-        if lane is not None:
-            item.add_marker(pytest.mark.xdist_group(lane))
+    """Let the soak go on beside all of its lane."""
     items.sort(key=lambda item: ENDS.get(item.name, 1))
 
 
