@@ -32,7 +32,7 @@ from tests.cluster.test_hostile import create, pod
 from tests.cluster.test_policy import policy
 from tests.name_servers import NameServer, name_server
 
-BIG = 32 << 20
+BIG = 8 << 20
 FAR = "192.0.2.7"
 ALSO = f"{HOST}/32"
 
@@ -99,8 +99,10 @@ def served() -> Iterator[int]:
 
     with Server(("0.0.0.0", 0), Serve) as one:
         threading.Thread(target=one.serve_forever, args=(0.1,)).start()
-        yield one.server_address[1]
-        one.shutdown()
+        try:
+            yield one.server_address[1]
+        finally:
+            one.shutdown()
 
 
 KINDS = ("modern", "linux")
@@ -125,12 +127,13 @@ def yard(
 ) -> Iterator[Yard]:
     made, own = kind_of(programs, request.param), own_address()
     one = place(tmp_path_factory.mktemp("outputs"), "egress")
-    records = {"far.test": [FAR], "web.test": [own] if own else [], "many.test": [f"192.0.2.{n}" for n in range(60)]}
+    records = {"far.test": [FAR], "web.test": [own] if own else []}
     with contextlib.ExitStack() as stack:
         names = stack.enter_context(name_server(records))
         port, other = (stack.enter_context(served()) for _ in range(2))
         to = [f"localhost:{port}", "198.51.100.0/24", *([f"{own}:{port}"] if own else [])]
         settings: dict[str, Any] = {"egress": {"to": to, "nameservers": [names.address]}}
+        settings["disable"] = ["local-storage", "metrics-server"]
         settings |= {"cluster": {"nodes": 2}} if request.param == "modern" else {}
         configured = configure(None, settings, str)
 
@@ -187,10 +190,9 @@ def test_what_is_refused_is_refused_at_once(yard: Yard, to: str, words: str) -> 
 
 
 def test_names(yard: Yard) -> None:
-    """Of the cluster, and outside; long answers come by TCP."""
-    said = yard.run("nslookup -type=a far.test; nslookup -type=a many.test; nslookup none.test; true")
+    """Of the cluster, and outside."""
+    said = yard.run("nslookup -type=a far.test; nslookup none.test; true")
     assert FAR in said
-    assert said.count("192.0.2.") > 60
     assert "can't find none.test: NXDOMAIN" in said
     assert "10.96.0.1" in yard.run("nslookup -type=a kubernetes.default.svc.cluster.local")
     assert ("far.test", 28) not in yard.names.asked
