@@ -49,6 +49,7 @@ _CONNECT = 60.0  # seconds for an address to answer
 _GRACE = 5.0  # seconds for the node to hear of a reset
 _BLOCK = 1 << 16
 _AGAIN = 60.0  # seconds after which a sentence is said again
+_UNSAID = 4096  # packets
 _SENTENCES = 1024  # that are remembered
 _ASK_AGAIN = 10.0  # seconds after which the names of the list are asked for again
 
@@ -106,6 +107,8 @@ class Egress:
         with contextlib.suppress(ConnectionError):
             while data := await loop.sock_recv(self._control, _LONGEST):
                 self._take(json.loads(data))
+                if self._to_say.qsize() >= _UNSAID:  # a node that does not listen is not listened to
+                    await self._to_say.join()
         for task in self._tasks:
             task.cancel()
 
@@ -140,21 +143,26 @@ class Egress:
 
     async def _speak(self) -> None:
         """Send what is to be said, one packet after the other; a stream that goes along is the node's from then on."""
-        loop = asyncio.get_running_loop()
         while True:
             data, stream = await self._to_say.get()
             with stream or contextlib.nullcontext():
-                while True:
-                    try:
-                        socket.send_fds(self._control, [data], [stream.fileno()] if stream else [])
-                        break
-                    except BlockingIOError:
-                        free = loop.create_future()
-                        loop.add_writer(self._control, free.set_result, None)
-                        try:
-                            await free
-                        finally:
-                            loop.remove_writer(self._control)
+                await self._send(data, [stream.fileno()] if stream else [])
+            self._to_say.task_done()
+
+    async def _send(self, data: bytes, descriptors: list[int]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                socket.send_fds(self._control, [data], descriptors)
+            except BlockingIOError:
+                free = loop.create_future()
+                loop.add_writer(self._control, free.set_result, None)
+                try:
+                    await free
+                finally:
+                    loop.remove_writer(self._control)
+            else:
+                return
 
     async def _resolve(self, number: int, query: bytes, *, stream: bool) -> None:
         answer = b""

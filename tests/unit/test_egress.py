@@ -420,6 +420,27 @@ def test_queries_of_the_node(names: NameServer) -> None:
     asyncio.run(run())
 
 
+def test_a_node_that_does_not_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is not listened to: what is to be said to it does not heap up."""
+    monkeypatch.setattr(egress, "_UNSAID", 8)
+
+    async def run() -> None:
+        async with working(allowed("192.0.2.1")) as node:
+            node._control.setblocking(False)
+            said = 0
+            with contextlib.suppress(BlockingIOError):
+                while said < 100_000:
+                    node.say(reset=True)
+                    said += 1
+                    await asyncio.sleep(0)
+            assert said < 100_000
+            node._control.setblocking(True)
+            for _ in range(said):
+                assert (await node.hear())[0]["reset"]
+
+    asyncio.run(run())
+
+
 def paired(folder: Path, *words: str) -> list[str]:
     """What is told while the process of the host works with another than the node's."""
     told: list[str] = []

@@ -389,9 +389,9 @@ def test_where_pods_may_go_is_for_the_host(tmp_path: Path) -> None:
     assert json.loads(given(tmp_path, node_name="a").text)["egress"] == {"enabled": False}
     wanted = "expected a name, *.NAME, *, an address, a range or localhost, each with :PORT or without"
     assert faults(tmp_path, egress_to=["http://a", "a:0"], egress_nameserver=["dns.example"]) == [
+        "--egress-nameserver: expected an IPv4 address, or ADDRESS:PORT, got 'dns.example'",
         f"--egress-to: {wanted} (//a is no port)",
         f"--egress-to: {wanted} (0 is no port)",
-        "--egress-nameserver: expected an IPv4 address, or ADDRESS:PORT, got 'dns.example'",
     ]
 
 
