@@ -49,6 +49,14 @@ func (n *node) checkMembers() error {
 	return nil
 }
 
+// checkEgress says why pods can have no way out, if they are to.
+func (n *node) checkEgress() error {
+	if n.cluster.Outside.IsValid() && boot.Device(n.plan, n.cluster) != boot.Loopback {
+		return errors.New("pods can have no way out: the network of this sandbox does not forward")
+	}
+	return nil
+}
+
 // member is a further node, for the first one: a process of this program with folders of its own.
 type member struct {
 	*control

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"time"
 
+	"sandkube/node/cluster"
 	"sandkube/node/components"
 	"sandkube/node/dns"
 	"sandkube/node/manifests"
@@ -28,7 +30,7 @@ func (c *control) system(ctx context.Context) error {
 	}
 	if !c.settings.Disabled(settings.DNS) {
 		go c.sink.Run(settings.DNS, func() {
-			if err := dns.Publish(ctx, c.client(pki.Admin), c.cluster.Domain); err != nil {
+			if err := c.publishCorefile(ctx); err != nil {
 				fmt.Fprintf(c.sink.Component(settings.DNS), "there is no Corefile to change: %v\n", err)
 			}
 		})
@@ -48,6 +50,15 @@ func (c *control) system(ctx context.Context) error {
 		})
 	}
 	return nil
+}
+
+// publishCorefile leaves alone what a user made of the one that there is.
+func (c *control) publishCorefile(ctx context.Context) error {
+	own, other := dns.Corefile(c.cluster.Domain, c.cluster.Outside), dns.Corefile(c.cluster.Domain, cluster.NamesOutside)
+	if c.cluster.Outside.IsValid() {
+		other = dns.Corefile(c.cluster.Domain, netip.Addr{})
+	}
+	return dns.Publish(ctx, c.client(pki.Admin), own, other)
 }
 
 // unwanted says whether a part is disabled. All of them reach the API by its Service.

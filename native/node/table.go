@@ -285,6 +285,7 @@ func (c *control) traffic(ctx context.Context, ready func()) error {
 			Kubeconfig: components.Kubeconfig(pki.DNS),
 			Domain:     c.cluster.Domain,
 			Address:    c.cluster.DNS,
+			Outside:    c.cluster.Outside,
 		}
 	}
 	return components.Role{Word: traffic.Role, Told: settings, Log: c.sink.Joined(traffic.Role), Said: func(part []byte) {

@@ -38,6 +38,9 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "pull-from": ("pull", "from"),
     "pull-mirror": ("pull", "mirrors"),
     "pull-authority": ("pull", "authorities"),
+    "egress": ("egress", "enabled"),
+    "egress-to": ("egress", "to"),
+    "egress-nameserver": ("egress", "nameservers"),
     "enable-admission-plugin": ("apiserver", "enable-admission-plugins"),
     "disable-admission-plugin": ("apiserver", "disable-admission-plugins"),
     "seccomp-default": ("kubelet", "seccomp-default"),
@@ -78,6 +81,16 @@ OPTIONS: tuple[Option, ...] = (
     ),
     option("pull-mirror", _NONE, "an address to ask before a registry; repeatable", metavar="REGISTRY=ADDRESS"),
     option("pull-authority", "", "certificates of authorities for registries", metavar="FILE", values=FILES),
+    option("egress", False, "have pods reach what is outside, by TCP and by name, but not this machine"),
+    option(
+        *(
+            "egress-to",
+            _NONE,
+            "a destination outside, such as example.org:443, and no others but those named; repeatable",
+        ),
+        metavar="DESTINATION",
+    ),
+    option("egress-nameserver", _NONE, "a server of names outside; repeatable", metavar="ADDRESS"),
     option("seccomp-default", False, "give pods the runtime's seccomp profile where they name none"),
 )
 

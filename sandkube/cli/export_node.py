@@ -45,6 +45,11 @@ class ExportNode(Verb):
             raise UserError(
                 "a node that is exported pulls no images", hint="./do run-cluster --pull has a cluster that does"
             )
+        if configured.egress.enabled:
+            raise UserError(
+                "pods of a node that is exported have no way out",
+                hint="./do run-cluster --egress has a cluster where they do",
+            )
         settings = configured.text
         if failed := self.home.make(params, ("bundle",)):
             return failed

@@ -15,7 +15,7 @@ from typing import Any
 
 from sandkube.cluster.bound import Bound, bound_of
 from sandkube.cluster.place import SETTINGS, Place
-from sandkube.cluster.settings import Pull, Settings, plain
+from sandkube.cluster.settings import Cluster, Egress, Pull, Settings, plain
 from sandkube.decode import decode, decoded, placed
 from sandkube.documents import parse_json, parse_toml, read_file, toml_of
 from sandkube.errors import Problems, UserError
@@ -26,6 +26,7 @@ _PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"), 
 """Keys whose values are paths, below the folder of the file that says them."""
 _HOSTS = ("pull",)
 """Keys that are for the host alone."""
+_ENABLED = "enabled"
 _COLLECTED = {"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80}
 """When the kubelet removes images that can be had again: Kubernetes' own figures."""
 _LARGEST = 16 << 20  # bytes of all files together
@@ -48,7 +49,8 @@ class Configured:
         """The document as the node gets it."""
         if self.document is None:
             return b""
-        return json.dumps({key: value for key, value in self.document.items() if key not in _HOSTS}).encode()
+        told = {key: value for key, value in self.document.items() if key not in _HOSTS}
+        return json.dumps(told | {"egress": {_ENABLED: self.egress.enabled}}).encode()  # where it leads is none of its
 
     def same(self, other: Configured) -> bool:
         """Whether a cluster would be the same, wherever its settings are from."""
@@ -79,22 +81,31 @@ class Configured:
         return decoded(Pull, (self.document or {}).get("pull", {}), FILE)
 
     @property
+    def egress(self) -> Egress:
+        """Where pods may go outside."""
+        return decoded(Egress, (self.document or {}).get("egress", {}), FILE)
+
+    @property
+    def cluster(self) -> Cluster:
+        """Where the cluster is."""
+        return decoded(Cluster, (self.document or {}).get("cluster") or {}, FILE)
+
+    @property
     def node_address(self) -> str:
         """The node's address in the cluster."""
-        tables = {"pods": Settings().cluster.pods} | ((self.document or {}).get("cluster") or {})
-        return str(ipaddress.ip_network(tables["pods"])[1])
+        return str(ipaddress.ip_network(self.cluster.pods)[1])
 
     @property
     def disabled(self) -> frozenset[str]:
-        """Parts of the node that are left out, and stages that a single node has not."""
+        """Parts of the node that are left out, and stages that a cluster with these settings has not."""
         left_out = self.document["disable"] if self.document else ()
-        return frozenset((*left_out, *(("nodes",) if len(self.nodes) == 1 else ())))
+        lacking = {"nodes": len(self.nodes) == 1, "egress": not self.egress.enabled}
+        return frozenset((*left_out, *(stage for stage, lacks in lacking.items() if lacks)))
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The names of the nodes, the first one's first."""
-        count = ((self.document or {}).get("cluster") or {}).get("nodes", 1)
-        return (self.node_name, *(f"{self.node_name}-{number}" for number in range(2, count + 1)))
+        return (self.node_name, *(f"{self.node_name}-{number}" for number in range(2, self.cluster.nodes + 1)))
 
 
 def configured_of(place: Place) -> Configured:
@@ -173,10 +184,11 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
 
     tables["audit"]["policy"] = text(settings.audit.policy, "audit.policy")
     tables["pull"] |= {
-        "enabled": settings.pull != Pull(),
+        _ENABLED: settings.pull != Pull(),
         "mirrors": {registry: [*addresses] for registry, addresses in settings.pull.mirrors.items()},
         "authorities": text(settings.pull.authorities, "pull.authorities"),
     }
+    tables["egress"][_ENABLED] = settings.egress != Egress()
     tables["encryption"]["configuration"] = text(settings.encryption.configuration, "encryption.configuration")
     paths = _manifests(settings.manifests, lambda sentence: problems.append(placed(origin, "manifests", sentence)))
     tables["manifests"] = [{"name": path.name, "text": text(str(path), "manifests")} for path in paths]
@@ -186,7 +198,7 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
         raise Problems(problems)
     tables["sandbox"] = {"memory": settings.sandbox.bytes, "pids": settings.sandbox.pids or 0}
     own: Tables = {"seccompDefault": True} if tables["kubelet"].pop("seccomp-default") else {}
-    own |= _COLLECTED if tables["pull"]["enabled"] else {}
+    own |= _COLLECTED if tables["pull"][_ENABLED] else {}
     tables["kubelet"]["configuration"] = {**own, **settings.kubelet.configuration}
     configuration = settings.containerd.configuration
     whole = {"version": 3, **configuration} if configuration else {}

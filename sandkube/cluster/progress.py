@@ -10,10 +10,14 @@ from typing import Any
 from sandkube.cluster.logs import LAST, tail
 from sandkube.cluster.place import Place
 
-WHOLE = frozenset({"access", "ready", "accounts", "manifests", "service", "controllers", "services", "dns", "nodes"})
-"""What a cluster needs to be whole: node, API from here and from pods, controllers, Services, names, further nodes."""
+WHOLE = frozenset(
+    {"access", "ready", "accounts", "manifests", "service", "controllers", "services", "dns", "nodes", "egress"}
+)
+"""What a cluster needs to be whole: node, API from here and from pods, controllers, Services, names, further nodes, the
+way out of pods."""
 OWED: Mapping[str, str] = {
     **{"probe": "sandbox", "mounts": "node", "settings": "node", "network": "node", "images": "node"},
+    **{"egress": "egress"},
     **{"certificates": "node", "datastore": "datastore", "containerd": "containerd", "apiserver": "apiserver"},
     **{"access": "sandbox", "accounts": "apiserver", "manifests": "manifests"},
     **{"services": "services", "dns": "dns", "ready": "kubelet", "service": "apiserver"},

@@ -4,20 +4,15 @@ that asks the registries, joined by a socket that is theirs alone (sandkube/clus
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import socket
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from sandkube.cluster.paired import Pair
 from sandkube.cluster.pull import MODULE
-from sandkube.cluster.told import next_line
 from sandkube.run import NETWORK_ENVIRONMENT, base_environment
 
-COMMAND = ("/usr/bin/sandkube-node", "pull")
-COMPONENT = b"pull"
 _VARIABLE = "SANDKUBE_PULL"
 _LOGINS = ("HOME", "DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR")
 _HELPERS = (
@@ -45,33 +40,5 @@ def _environment(folder: Path) -> dict[str, str]:
     return base_environment(folder) | taken
 
 
-async def pull(folder: Path, argv: Callable[[], Sequence[str]], log: Callable[[bytes], None]) -> None:
-    """Have a cluster's containerd reach registries until one of the two processes ends, and the other one with it."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    here = [sys.executable, "-m", MODULE, str(folder)]
-    root = Path(__file__).resolve().parents[2]
-    with ours, theirs:
-        host = await _start(here, ours, _environment(folder), root)
-        node = await _start(argv(), theirs, base_environment(Path("/root")), Path("/"))
-    await asyncio.gather(*(_follow(each, log) for each in (host, node)))
-
-
-async def _start(
-    argv: Sequence[str], control: socket.socket, environment: Mapping[str, str], cwd: Path
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=control.fileno(),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        env=environment,
-        cwd=cwd,
-        process_group=0,
-    )
-
-
-async def _follow(process: asyncio.subprocess.Process, log: Callable[[bytes], None]) -> None:
-    assert process.stderr is not None
-    while line := await next_line(process.stderr):
-        log(COMPONENT + b"\t" + line)
-    await process.wait()
+PULL = Pair(b"pull", MODULE, ("/usr/bin/sandkube-node", "pull"), _environment)
+"""The two processes of it."""

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+from sandkube.cluster.destinations import destination
 from sandkube.decode import Fault, Shape, key_of, looks_like, shown
 from sandkube.shapes import Distinct, matching
 
@@ -74,6 +75,23 @@ def _document_fault(value: object) -> str:
     return next((fault for fault in map(_document_fault, inner) if fault), "")
 
 
+def _destination_fault(text: object) -> str:
+    try:
+        destination(str(text))
+    except ValueError as error:
+        return f"expected a name, *.NAME, *, an address, a range or localhost, each with :PORT or without ({error})"
+    return ""
+
+
+def _is_server(text: str) -> bool:
+    host, colon, port = text.partition(":")
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return not colon or (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
+
+
 Range = Annotated[str, Shape(_network_fault)]
 Name = Annotated[str, matching("a DNS name of at most 63 lower-case characters", _NAME)]
 Port = Annotated[int, looks_like("a port from 1 to 65535", lambda v: 0 < v < 65536)]
@@ -94,6 +112,8 @@ Mirror = Annotated[
     str,
     matching("an address such as https://mirror.example or http://10.0.0.1:5000/hub", rf"https?://{_HOST}(/[\w./-]*)?"),
 ]
+Outside = Annotated[str, Shape(_destination_fault)]
+Nameserver = Annotated[str, looks_like("an IPv4 address, or ADDRESS:PORT", _is_server)]
 Table = Annotated[Mapping[str, Any], Shape(_document_fault)]
 
 
@@ -269,6 +289,20 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class Egress:
+    """The way out that pods have."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    enabled: bool = False
+    """whether pods reach what is outside, by TCP and by name"""
+    to: Distinct[Outside] = ()
+    """names, addresses or ranges where they may go, with `:PORT` or without; all but this machine, if none is named"""
+    nameservers: Distinct[Nameserver] = ()
+    """servers that know the names outside; this machine's, if none is named"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a cluster. Paths are those of files and folders of this machine."""
 
@@ -295,6 +329,7 @@ class Settings:
     audit: Audit = field(default_factory=Audit)
     encryption: Encryption = field(default_factory=Encryption)
     pull: Pull = field(default_factory=Pull)
+    egress: Egress = field(default_factory=Egress)
 
     def faults(self) -> Iterator[Fault]:
         """Arguments that are keys of their own; a name that is too long with a number."""

@@ -24,12 +24,13 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import kubeconfig, linux, programs, pulling
+from sandkube.cluster import egress, kubeconfig, linux, programs, pulling
 from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.linux import Linux
 from sandkube.cluster.logs import Logs
+from sandkube.cluster.paired import Impossible, Pair
 from sandkube.cluster.place import STATE, Place, State, birth, boot_id
 from sandkube.cluster.ports import Ports
 from sandkube.cluster.processes import end_descendants, kill_descendants, opened_descendant, signal_descendant
@@ -173,8 +174,8 @@ class Supervisor:
                     self._keep(self._forward(self._sandbox))
                 else:
                     self._open_access(self._api_port if isinstance(self._sandbox, InPlace) else self._port)
-            case {"type": "stage", "stage": "network"} if self._configured.pull.enabled:
-                self._keep(self._pull())
+            case {"type": "stage", "stage": "network"}:
+                self._lead_out()
             case {"type": "stage", "stage": "ready"}:
                 self._record(phase="running")
         self._tell(event)
@@ -211,10 +212,20 @@ class Supervisor:
                     return
             await forwarder.wait()
 
-    async def _pull(self) -> None:
-        """Lead containerd out to registries for as long as the sandbox lives."""
+    def _lead_out(self) -> None:
+        """Lead containerd to registries, and pods to what is outside, where either is wanted."""
+        if self._configured.pull.enabled:
+            self._keep(self._pair(pulling.PULL))
+        if self._configured.egress.enabled:
+            self._keep(self._pair(egress.EGRESS, lambda: self._tell({"type": "egress"})))
+
+    async def _pair(self, pair: Pair, ready: Callable[[], None] = lambda: None) -> None:
+        """Have a pair of processes work for as long as the sandbox lives."""
         while not self._end.is_set():
-            await pulling.pull(self._place.folder, lambda: self._sandbox.execute(pulling.COMMAND), self._logs.write)
+            try:
+                await pair.run(self._place.folder, self._sandbox.execute, self._logs.write, ready)
+            except Impossible as error:
+                raise Failed(pair.component.decode(), str(error)) from None
             await self._ends()
 
     def _relay(self) -> list[str]:

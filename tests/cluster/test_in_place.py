@@ -194,6 +194,15 @@ def test_a_failure_is_told(guest: Guest) -> None:
 
 
 @pytest.mark.parametrize("guest", ["modern"], indirect=True)
+def test_pods_have_no_way_out(guest: Guest) -> None:
+    """Where the network does not forward, that is said at once."""
+    guest("/bin/sh", "-c", """echo '{"egress": {"enabled": true}}' >/opt/sandkube-node/settings.json""")
+    failed = guest(SCRIPT, "start")
+    assert failed.returncode == 1
+    assert "pods can have no way out: the network of this sandbox does not forward" in failed.stderr
+
+
+@pytest.mark.parametrize("guest", ["modern"], indirect=True)
 def test_of_two_starts_at_once_one_boots(guest: Guest) -> None:
     both = f"for each in 1 2; do {SCRIPT} start >/tmp/said.$each 2>&1 & done; wait; cat /tmp/said.1 /tmp/said.2"
     said = guest("/bin/sh", "-c", both).stdout

@@ -205,7 +205,7 @@ def test_every_stage_of_the_node_has_somebody_who_owes_it() -> None:
     row = r'^\t\t(?:units\.Unit)?{Name: (?:"|traffic\.)([\w-]+)"?,(?: Owner: "([\w-]+)",)?(.*)}'
     rows = re.findall(row, table, re.MULTILINE)
     owed = {name.lower(): owner or name.lower() for name, owner, rest in rows if "Silent: true" not in rest}
-    assert owed | {"probe": "sandbox", "access": "sandbox"} == {**OWED}
+    assert owed | {"probe": "sandbox", "access": "sandbox", "egress": "egress"} == {**OWED}
     assert WHOLE - {*OWED} == set()
 
 

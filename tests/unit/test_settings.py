@@ -19,7 +19,7 @@ from sandkube.app.run_cluster import _check_same, _with_data
 from sandkube.app.settings import OPTIONS, configured, configured_by
 from sandkube.cluster.configured import Configured, configure, configured_of, merged
 from sandkube.cluster.place import Place, place
-from sandkube.cluster.settings import INSTEAD, Pull, Settings, plain
+from sandkube.cluster.settings import INSTEAD, Egress, Pull, Settings, plain
 from sandkube.documents import toml_of
 from sandkube.errors import Problems, UserError
 from tests import pages
@@ -68,8 +68,8 @@ def test_every_option_is_a_key_of_the_table() -> None:
 
 def test_nodes_have_names_and_a_stage() -> None:
     one, three = (configure(None, {"cluster": {"nodes": count}}, str) for count in (1, 3))
-    assert (one.nodes, one.disabled) == (("runsc",), frozenset({"nodes"}))
-    assert (three.nodes, three.disabled) == (("runsc", "runsc-2", "runsc-3"), frozenset())
+    assert (one.nodes, one.disabled) == (("runsc",), frozenset({"nodes", "egress"}))
+    assert (three.nodes, three.disabled) == (("runsc", "runsc-2", "runsc-3"), frozenset({"egress"}))
 
 
 def test_defaults_are_the_nodes() -> None:
@@ -377,6 +377,22 @@ def test_where_images_are_pulled_from_is_for_the_host(tmp_path: Path) -> None:
     assert given(tmp_path, node_name="a").pull == Pull()
     below = json.loads(given(tmp_path, "[kubelet.configuration]\nimageGCHighThresholdPercent = 90", pull=True).text)
     assert below["kubelet"]["configuration"] == own | {"imageGCHighThresholdPercent": 90}
+
+
+def test_where_pods_may_go_is_for_the_host(tmp_path: Path) -> None:
+    """The node knows that there is a way out, and no more."""
+    found = given(tmp_path, '[egress]\nto = ["example.org:443"]', egress_nameserver=["192.0.2.1:5353"])
+    assert found.egress == Egress(True, ("example.org:443",), ("192.0.2.1:5353",))
+    assert json.loads(found.text)["egress"] == {"enabled": True}
+    assert "egress" not in found.disabled
+    assert given(tmp_path, egress=True).egress == Egress(True)
+    assert json.loads(given(tmp_path, node_name="a").text)["egress"] == {"enabled": False}
+    wanted = "expected a name, *.NAME, *, an address, a range or localhost, each with :PORT or without"
+    assert faults(tmp_path, egress_to=["http://a", "a:0"], egress_nameserver=["dns.example"]) == [
+        "--egress-nameserver: expected an IPv4 address, or ADDRESS:PORT, got 'dns.example'",
+        f"--egress-to: {wanted} (//a is no port)",
+        f"--egress-to: {wanted} (0 is no port)",
+    ]
 
 
 def test_registries_that_are_none(tmp_path: Path) -> None:

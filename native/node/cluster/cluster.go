@@ -22,7 +22,8 @@ type Cluster struct {
 	DNS           netip.Addr
 	APIPort       uint16
 	KubeletPort   uint16
-	Memory        uint64 // bytes that all of it may take of its machine; 0 for no bound
+	Memory        uint64     // bytes that all of it may take of its machine; 0 for no bound
+	Outside       netip.Addr // where names outside are asked for; none where there is no way out
 }
 
 // Around is what a bounded cluster takes of its machine beside what its kernel knows of: gVisor's own, and the supervisor.
@@ -41,6 +42,9 @@ func (c Cluster) Usable(total uint64) uint64 {
 
 // Spare is what is to be left of a machine's memory: the kubelet ends pods when there is less, and promises less to pods.
 func (c Cluster) Spare(total uint64) uint64 { return total - c.Usable(total) + least }
+
+// NamesOutside is where the way out answers queries for names, if there is one (sandkube/cluster/destinations.py).
+var NamesOutside = netip.AddrFrom4([4]byte{169, 254, 88, 2})
 
 // Storage is the folder of claims: volumes of the class local-path are folders in it.
 const Storage = "/var/lib/sandkube/storage"

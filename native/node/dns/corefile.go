@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -66,9 +67,14 @@ func init() {
 // port is the only one that is served.
 const port = ":53"
 
-// Corefile is what is served where nobody says otherwise. A name that is not of the cluster does not exist. Without its time-out
-// the plugin kubernetes gives up after five seconds, and says so in its log only.
-func Corefile(domain string) string {
+// Corefile is what is served where nobody says otherwise. A name that is not of the cluster is asked for outside, or does not
+// exist where nothing leads there. Without its time-out the plugin kubernetes gives up after five seconds, and says so in its log
+// only.
+func Corefile(domain string, outside netip.Addr) string {
+	beyond := "nxdomain"
+	if outside.IsValid() {
+		beyond = "cache 30\n    forward . " + outside.String()
+	}
 	return domain + ` in-addr.arpa {
     errors
     kubernetes {
@@ -80,7 +86,7 @@ func Corefile(domain string) string {
 }
 . {
     errors
-    nxdomain
+    ` + beyond + `
 }
 `
 }

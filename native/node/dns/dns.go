@@ -16,13 +16,13 @@ import (
 )
 
 // Run serves names on address, port 53, UDP and TCP, until ctx ends or one of the two cannot be served any more: by the Corefile
-// of the cluster, or that of its domain. ready is called once, when everything that the API held at the start can be asked for.
-func Run(ctx context.Context, kubeconfig, domain string, address netip.Addr, ready func()) error {
+// of the cluster, or the node's own. ready is called once, when everything that the API held at the start can be asked for.
+func Run(ctx context.Context, kubeconfig, corefile string, address netip.Addr, ready func()) error {
 	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
 		return err
 	}
-	names, err := newNames(config, domain, address.String())
+	names, err := newNames(config, corefile, address.String())
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	typed "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
@@ -27,19 +28,30 @@ const (
 	key       = "Corefile"
 )
 
-// Publish makes the ConfigMap with the node's own Corefile, for users to change, if there is none.
-func Publish(ctx context.Context, config *rest.Config, domain string) error {
+// Publish makes the ConfigMap with the node's own Corefile, for users to change, if there is none; one that has another's, from
+// a start with other settings, gets this one's.
+func Publish(ctx context.Context, config *rest.Config, own, other string) error {
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	_, err = client.CoreV1().ConfigMaps(namespace).Create(ctx, &v1.ConfigMap{
+	return publish(ctx, client.CoreV1().ConfigMaps(namespace), own, other)
+}
+
+func publish(ctx context.Context, maps typed.ConfigMapInterface, own, other string) error {
+	_, err := maps.Create(ctx, &v1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: namespace},
-		Data:       map[string]string{key: Corefile(domain)},
+		Data:       map[string]string{key: own},
 	}, metav1.CreateOptions{})
-	if apierrors.IsAlreadyExists(err) {
-		return nil
+	if !apierrors.IsAlreadyExists(err) {
+		return err
 	}
+	found, err := maps.Get(ctx, name, metav1.GetOptions{})
+	if err != nil || found.Data[key] != other {
+		return err
+	}
+	found.Data[key] = own
+	_, err = maps.Update(ctx, found, metav1.UpdateOptions{})
 	return err
 }
 
@@ -47,15 +59,15 @@ func Publish(ctx context.Context, config *rest.Config, domain string) error {
 type names struct {
 	client  kubernetes.Interface
 	config  *rest.Config
-	domain  string
+	base    string // the node's own Corefile
 	own     string // the server's address
 	serving atomic.Pointer[chain]
 	last    string // what was tried last
 }
 
-func newNames(config *rest.Config, domain, own string) (*names, error) {
+func newNames(config *rest.Config, base, own string) (*names, error) {
 	client, err := kubernetes.NewForConfig(config)
-	return &names{client: client, config: config, domain: domain, own: own}, err
+	return &names{client: client, config: config, base: base, own: own}, err
 }
 
 // Name is for plugin.Handler.
@@ -77,12 +89,12 @@ func (n *names) begin(ctx context.Context) error {
 			return nil
 		}
 	} else {
-		n.last = Corefile(n.domain)
+		n.last = n.base
 		if !apierrors.IsNotFound(err) {
 			klog.ErrorS(err, "The Corefile cannot be read, the node's own is used")
 		}
 	}
-	return n.serve(Corefile(n.domain), nil)
+	return n.serve(n.base, nil)
 }
 
 // follow serves by each Corefile that there is from now on, until ctx ends.
@@ -128,7 +140,7 @@ func (n *names) follow(ctx context.Context) error {
 // use serves by a Corefile, if it can be read; nil is the node's own. What becomes of it is an event of the ConfigMap. Where it
 // takes its time, the next one ends that.
 func (n *names) use(found *v1.ConfigMap, changes <-chan *v1.ConfigMap) {
-	text, there := Corefile(n.domain), true
+	text, there := n.base, true
 	if found != nil {
 		text, there = found.Data[key]
 	}

@@ -2,6 +2,7 @@ package dns
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -52,7 +53,7 @@ func hosts(address string) string {
 }
 
 func TestTheNodesOwnCorefile(t *testing.T) {
-	made, err := read(Corefile("a.test"), nowhere, own)
+	made, err := read(Corefile("a.test", netip.Addr{}), nowhere, own)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +133,7 @@ func corefile(text string) *v1.ConfigMap {
 func following(t *testing.T, begin *v1.ConfigMap) (*clients.Clientset, dns.Handler) {
 	t.Helper()
 	client := clients.NewClientset(begin)
-	one := &names{client: client, config: nowhere, domain: "a.test", own: own}
+	one := &names{client: client, config: nowhere, base: Corefile("a.test", netip.Addr{}), own: own}
 	if err := one.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -193,4 +194,26 @@ func TestChanges(t *testing.T) {
 	change(". {\n kubernetes a.test {\n  startup_timeout 24h\n }\n}") // whose API does not answer
 	change(hosts("10.0.0.3"))
 	eventually(t, "one that takes its time is in the way", func() bool { return asked(t, handler, "one.example.") == "NOERROR 10.0.0.3" })
+}
+
+// TestPublish: who starts with a way out has its Corefile, and what a user made of one stays.
+func TestPublish(t *testing.T) {
+	outside, inside := Corefile("a.test", netip.MustParseAddr("169.254.88.2")), Corefile("a.test", netip.Addr{})
+	if !strings.Contains(outside, "forward . 169.254.88.2\n") || strings.Contains(outside, "nxdomain") {
+		t.Error(outside)
+	}
+	if _, err := read(outside, nowhere, own); err != nil {
+		t.Error(err)
+	}
+	maps := clients.NewClientset().CoreV1().ConfigMaps(namespace)
+	for _, each := range []struct{ own, other, want string }{
+		{inside, outside, inside}, {outside, inside, outside}, {inside, outside, inside}, {"users", inside, "users"}, {inside, outside, "users"},
+	} {
+		if err := publish(t.Context(), maps, each.own, each.other); err != nil {
+			t.Fatal(err)
+		}
+		if found, err := maps.Get(t.Context(), name, metav1.GetOptions{}); err != nil || found.Data[key] != each.want {
+			t.Errorf("%v: %v", err, found.Data)
+		}
+	}
 }

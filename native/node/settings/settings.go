@@ -34,6 +34,7 @@ type Settings struct {
 	Containerd        Containerd      `json:"containerd"`
 	Audit             Audit           `json:"audit"`
 	Encryption        Encryption      `json:"encryption"`
+	Egress            Egress          `json:"egress"`
 	Manifests         []Manifest      `json:"manifests"`
 }
 
@@ -93,6 +94,11 @@ type Audit struct {
 type Encryption struct {
 	Secrets       bool   `json:"secrets"`
 	Configuration string `json:"configuration"`
+}
+
+// Egress is whether pods have a way out. Where it leads is for the host alone to know.
+type Egress struct {
+	Enabled bool `json:"enabled"`
 }
 
 // Manifest is a file with objects.
@@ -161,6 +167,9 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 	}
 	one.Nodes = max(1, s.Cluster.Nodes)
 	one.Memory = s.Sandbox.Memory
+	if s.Egress.Enabled {
+		one.Outside = cluster.NamesOutside
+	}
 	if s.Node.Name != "" {
 		one.NodeName = s.Node.Name
 	}

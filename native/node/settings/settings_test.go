@@ -18,14 +18,14 @@ func TestNothingIsSetByNothing(t *testing.T) {
 }
 
 func TestWhatIsSet(t *testing.T) {
-	found, err := Read(strings.NewReader(`{"cluster": {"pods": "10.1.0.0/16", "services": "10.2.0.0/24", "load-balancers": "10.3.0.0/24", "domain": "a.test", "api-port": 7443}, "node": {"name": "one"}, "sandbox": {"memory": 1073741824, "pids": 0}}`))
+	found, err := Read(strings.NewReader(`{"cluster": {"pods": "10.1.0.0/16", "services": "10.2.0.0/24", "load-balancers": "10.3.0.0/24", "domain": "a.test", "api-port": 7443}, "node": {"name": "one"}, "sandbox": {"memory": 1073741824, "pids": 0}, "egress": {"enabled": true}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := found.Of(cluster.Default)
 	got := []string{c.NodeName, c.Domain, c.Pods.String(), c.NodeAddress.String(), c.Services.String(), c.API.String(), c.DNS.String(), c.LoadBalancers.String()}
 	want := []string{"one", "a.test", "10.1.0.0/16", "10.1.0.1", "10.2.0.0/24", "10.2.0.1", "10.2.0.10", "10.3.0.0/24"}
-	if !slices.Equal(got, want) || c.APIPort != 7443 || c.Memory != 1<<30 || found.Seeded() {
+	if !slices.Equal(got, want) || c.APIPort != 7443 || c.Memory != 1<<30 || c.Outside != cluster.NamesOutside || found.Seeded() {
 		t.Errorf("%v, memory %d, seeded %v", got, c.Memory, found.Seeded())
 	}
 }

@@ -67,6 +67,7 @@ type DNSSettings struct {
 	Kubeconfig string
 	Domain     string
 	Address    netip.Addr
+	Outside    netip.Addr // where names outside are asked for, if there is a way out
 }
 
 // Run is the process: it serves until one of its parts ends, and returns why. Each line of the sink has the component of
@@ -101,7 +102,8 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		})
 	}
 	if names := settings.DNS; names != nil {
-		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, names.Domain, names.Address, ready) })
+		own := dns.Corefile(names.Domain, names.Outside)
+		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, own, names.Address, ready) })
 	}
 	go part(Policy, func(ready func()) error {
 		return policy.Run(ctx, config, settings.Policy.Cluster, settings.Policy.Hindrance, judge, ready)
