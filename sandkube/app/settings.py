@@ -41,6 +41,7 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "egress": ("egress", "enabled"),
     "egress-to": ("egress", "to"),
     "egress-nameserver": ("egress", "nameservers"),
+    "ingress": ("ingress", "enabled"),
     "enable-admission-plugin": ("apiserver", "enable-admission-plugins"),
     "disable-admission-plugin": ("apiserver", "disable-admission-plugins"),
     "seccomp-default": ("kubelet", "seccomp-default"),
@@ -91,6 +92,7 @@ OPTIONS: tuple[Option, ...] = (
         metavar="DESTINATION",
     ),
     option("egress-nameserver", _NONE, "a server of names outside; repeatable", metavar="ADDRESS"),
+    option("ingress", False, "have traefik answer for Ingresses and Gateways, at ports 80 and 443 of each node"),
     option("seccomp-default", False, "give pods the runtime's seccomp profile where they name none"),
 )
 

@@ -14,7 +14,7 @@ from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
 from sandkube.build.derivation import EPOCH
 from sandkube.cli import checkout
-from sandkube.cluster import in_place
+from sandkube.cluster import in_place, programs
 from sandkube.cluster.bound import refuse_in_place
 from sandkube.errors import UserError, one_line
 from sandkube.pack import write_tar_gz
@@ -50,12 +50,12 @@ class ExportNode(Verb):
                 "pods of a node that is exported have no way out",
                 hint="./do run-cluster --egress has a cluster where they do",
             )
-        settings = configured.text
-        if failed := self.home.make(params, ("bundle",)):
+        settings, bundle = configured.text, programs.bundle_for(configured)
+        if failed := self.home.make(params, (bundle,)):
             return failed
         release_signals()
         log.say(f"writing {given}")
-        places = in_place.places(checkout.realiser().output("bundle"))
+        places = in_place.places(checkout.realiser().output(bundle))
         with tempfile.TemporaryDirectory() as folder:
             (beside := Path(folder) / in_place.SETTINGS).write_bytes(settings)
             name = f"{in_place.NAME}/{in_place.SETTINGS}"

@@ -91,6 +91,11 @@ class Configured:
         return decoded(Cluster, (self.document or {}).get("cluster") or {}, FILE)
 
     @property
+    def ingress(self) -> bool:
+        """Whether there is a controller of Ingresses."""
+        return bool(((self.document or {}).get("ingress") or {}).get("enabled"))
+
+    @property
     def node_address(self) -> str:
         """The node's address in the cluster."""
         return str(ipaddress.ip_network(self.cluster.pods)[1])

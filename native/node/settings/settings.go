@@ -36,6 +36,7 @@ type Settings struct {
 	Encryption        Encryption      `json:"encryption"`
 	Egress            Egress          `json:"egress"`
 	Manifests         []Manifest      `json:"manifests"`
+	Ingress           Ingress         `json:"ingress"`
 }
 
 // Cluster has the ranges of addresses, the domain of names, the port of the API, and how many nodes there are.
@@ -101,6 +102,11 @@ type Egress struct {
 	Enabled bool `json:"enabled"`
 }
 
+// Ingress is whether there is a controller of Ingresses and Gateways; its image is in the file system then.
+type Ingress struct {
+	Enabled bool `json:"enabled"`
+}
+
 // Manifest is a file with objects.
 type Manifest struct {
 	Name string `json:"name"`
@@ -110,6 +116,7 @@ type Manifest struct {
 // Parts of a node that can be left out.
 const (
 	DNS           = "dns"
+	IngressPart   = "ingress" // which is left out unless it is wanted
 	LoadBalancer  = "loadbalancer"
 	LocalStorage  = "local-storage"
 	MetricsServer = "metrics-server"
@@ -177,7 +184,9 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 }
 
 // Disabled says whether a part of the node is left out.
-func (s Settings) Disabled(part string) bool { return slices.Contains(s.Disable, part) }
+func (s Settings) Disabled(part string) bool {
+	return slices.Contains(s.Disable, part) || part == IngressPart && !s.Ingress.Enabled
+}
 
 // Seeded says whether a cluster can begin with the seed: it has the Services and the address of names in the range that is the
 // default, and nothing in it is encrypted.
