@@ -50,7 +50,9 @@ class Configured:
         if self.document is None:
             return b""
         told = {key: value for key, value in self.document.items() if key not in _HOSTS}
-        return json.dumps(told | {"egress": {_ENABLED: self.egress.enabled}}).encode()  # where it leads is none of its
+        if "egress" in told:
+            told["egress"] = {_ENABLED: self.egress.enabled}  # where it leads is for the host alone
+        return json.dumps(told).encode()
 
     def same(self, other: Configured) -> bool:
         """Whether a cluster would be the same, wherever its settings are from."""
@@ -98,7 +100,8 @@ class Configured:
     @property
     def node_address(self) -> str:
         """The node's address in the cluster."""
-        return str(ipaddress.ip_network(self.cluster.pods)[1])
+        tables = {"pods": Settings().cluster.pods} | ((self.document or {}).get("cluster") or {})
+        return str(ipaddress.ip_network(tables["pods"])[1])
 
     @property
     def disabled(self) -> frozenset[str]:
@@ -110,7 +113,8 @@ class Configured:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The names of the nodes, the first one's first."""
-        return (self.node_name, *(f"{self.node_name}-{number}" for number in range(2, self.cluster.nodes + 1)))
+        count = ((self.document or {}).get("cluster") or {}).get("nodes", 1)
+        return (self.node_name, *(f"{self.node_name}-{number}" for number in range(2, count + 1)))
 
 
 def configured_of(place: Place) -> Configured:
