@@ -8,7 +8,6 @@ All of it comes from wheels, into a folder of outputs/ that is made once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -17,15 +16,14 @@ import socket
 import subprocess
 import tempfile
 import time
-import venv
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.clones import passed_on
 from tests.small import ROOT, Small, let_in
+from tests.wheels import environment
 
-REQUIREMENTS = ROOT / "tests/requirements-engines.txt"
 BOT = ROOT / "tests/bot.py"
 PATIENCE = 600.0
 NOBODY = 65534
@@ -96,19 +94,7 @@ class Programs:
 
 def installed() -> Programs:
     """The programs, installed by the first test that asks, whatever process it is in."""
-    folder = ROOT / "outputs/engines"
-    folder.parent.mkdir(exist_ok=True)
-    with (folder.parent / "engines.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        stamp = folder / "requirements.txt"
-        if not stamp.is_file() or stamp.read_bytes() != REQUIREMENTS.read_bytes():
-            shutil.rmtree(folder, ignore_errors=True)
-            venv.create(folder, with_pip=True)
-            words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--require-hashes"]
-            words += ["--only-binary", ":all:", "--no-compile", "--requirement", str(REQUIREMENTS)]
-            subprocess.run([folder / "bin/python", *words], check=True)
-            shutil.copy(REQUIREMENTS, stamp)
-    return Programs(folder)
+    return Programs(environment("engines"))
 
 
 def free_port() -> int:

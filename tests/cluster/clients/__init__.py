@@ -1,0 +1,1 @@
+"""What people use with a cluster: one cluster for all of them."""
