@@ -38,6 +38,7 @@ def test_auth(k: Client) -> None:
     as_reader("get", "pods")
     rules = [{"apiGroups": [""], "resources": ["services"], "verbs": ["list"]}]
     role = json.loads(manifest("Role", "reader", rules=rules)) | {"apiVersion": "rbac.authorization.k8s.io/v1"}
+    role["metadata"]["namespace"] = "verbs"  # it does not heed the option
     assert "reconciled" in k("auth", "reconcile", "--filename=-", stdin=json.dumps(role))
     eventually("what was added does not count", lambda: as_reader.run("get", "services").returncode == 0)
 
