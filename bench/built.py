@@ -10,7 +10,7 @@ from pathlib import Path
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import Kubectl
-from sandkube.cluster.programs import Programs, chosen
+from sandkube.cluster.programs import BUNDLE, Programs, chosen
 from sandkube.cluster.sandbox import DEFAULT
 from sandkube.errors import UserError
 from tests.clones import ROOT
@@ -25,9 +25,9 @@ def product(path: str, root: Path = ROOT) -> Path:
     return found
 
 
-def programs(kind: str = DEFAULT, *arguments: str) -> Programs:
+def programs(kind: str = DEFAULT, *arguments: str, bundle: str = BUNDLE) -> Programs:
     """What a cluster in a kind of sandbox is made of, and arguments of its node. Raises UserError."""
-    return replace(chosen(kind, product, ()), arguments=arguments)
+    return replace(chosen(kind, product, (), bundle), arguments=arguments)
 
 
 @contextmanager

@@ -37,8 +37,8 @@ class Certificates:
     key: Path
 
 
-def certificates(folder: Path) -> Certificates:
-    """Make an authority, and a certificate for 127.0.0.1."""
+def certificates(folder: Path, *hosts: str) -> Certificates:
+    """Make an authority, and a certificate for 127.0.0.1 and for hosts by name."""
     made = Certificates(folder / "authority.crt", folder / "server.crt", folder / "server.key")
     folder.mkdir(parents=True, exist_ok=True)
     root, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -46,7 +46,8 @@ def certificates(folder: Path) -> Certificates:
     authority = _certificate("authority", root, "authority", root)
     authority = authority.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     authority = authority.add_extension(usage, critical=True)
-    names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    names = x509.SubjectAlternativeName([address, *map(x509.DNSName, hosts)])
     server = _certificate("server", own, "authority", root).add_extension(names, critical=False)
     for path, builder in ((made.authority, authority), (made.server, server)):
         path.write_bytes(builder.sign(root, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))

@@ -13,13 +13,16 @@ import (
 	"sandkube/node/system"
 )
 
-const systemFolder = "/run/sandkube/system" // filled in by boot.Configure
+const (
+	systemFolder = "/run/sandkube/system" // filled in by boot.Configure
+	definitions  = "/usr/share/sandkube/definitions"
+)
 
 // system has the system pods deployed, once the node is whole and has started what others want of it at once. One that cannot be
 // is a line of the log `system`: a node without it is whole all the same.
 func (c *control) system(ctx context.Context) error {
 	began := time.Now()
-	parts, err := system.Read(systemFolder, c.unwanted)
+	parts, err := system.Read(systemFolder, definitions, c.unwanted)
 	if err != nil {
 		return err
 	}
@@ -71,11 +74,14 @@ func (c *control) deploy(ctx context.Context, part system.Part) error {
 	if err := part.Certify(ca, time.Now()); err != nil {
 		return err
 	}
+	if err := manifests.Add(ctx, config, part.Definitions); err != nil {
+		return err
+	}
 	if err := manifests.Deploy(ctx, config, []manifests.Set{part.Objects}); err != nil {
 		return err
 	}
-	for _, each := range part.Deployments() {
-		if err := components.DeploymentAvailable(ctx, config, each[0], each[1]); err != nil {
+	for _, each := range part.Workloads() {
+		if err := components.Available(ctx, config, each.Kind, each.Namespace, each.Name); err != nil {
 			return err
 		}
 	}

@@ -98,6 +98,17 @@ def _with_data(one: Place, wanted: Configured) -> Configured:
     return wanted if wanted.origin else earlier
 
 
+def _bundle(home: Home, one: Place, wanted: Configured) -> str:
+    """The product that a cluster is to boot. Raises UserError where it cannot be had."""
+    found = programs.bundle_for(_with_data(one, wanted) if one.running() is None else wanted)
+    if not home.has(found):
+        raise UserError(
+            "there is no ingress controller in this package",
+            hint="a checkout of Sandkube builds it: ./do run-cluster --ingress there",
+        )
+    return found
+
+
 def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str) -> int:
     """Boot a cluster unless it runs, have the acceptance pod Running within `timeout`, print how to use it.
 
@@ -118,7 +129,7 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
             log.say(f"cluster {name} is running already")
         have_running(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
         if params["wait"]:
-            count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline, configured_of(one).disabled)
+            count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline, configured_of(one))
             log.say(f"{count} workloads are rolled out")
         if params["kubeconfig-merge"]:
             merged = kubeconfig.user_file(os.environ)
@@ -186,7 +197,7 @@ class RunCluster(Verb):
                 hint="./do help run-cluster",
             )
         tell_as_asked(params)
-        place(self.home.outputs, params["name"])
+        one = place(self.home.outputs, params["name"])
         wanted = settings.configured(params)
         for each in params["publish"]:
             ports.publication(each)
@@ -195,10 +206,11 @@ class RunCluster(Verb):
             refuse_in_place(wanted.bound)
         else:
             wanted.bound.check(native=KINDS[kind].native)
-        if failed := self.home.make(params, programs.products(kind)):
+        bundle = _bundle(self.home, one, wanted)
+        if failed := self.home.make(params, programs.products(kind, bundle)):
             return failed
         release_signals()
-        made = replace(programs.chosen(kind, self.home.output, params["fix"]), configured=wanted)
+        made = replace(programs.chosen(kind, self.home.output, params["fix"], bundle), configured=wanted)
         if kind == in_place.KIND:
             in_place.check(made.bundle, made.arguments)
         elif KINDS[kind].native:

@@ -38,6 +38,7 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "pull-from": ("pull", "from"),
     "pull-mirror": ("pull", "mirrors"),
     "pull-authority": ("pull", "authorities"),
+    "ingress": ("ingress", "enabled"),
     "enable-admission-plugin": ("apiserver", "enable-admission-plugins"),
     "disable-admission-plugin": ("apiserver", "disable-admission-plugins"),
     "seccomp-default": ("kubelet", "seccomp-default"),
@@ -78,6 +79,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     option("pull-mirror", _NONE, "an address to ask before a registry; repeatable", metavar="REGISTRY=ADDRESS"),
     option("pull-authority", "", "certificates of authorities for registries", metavar="FILE", values=FILES),
+    option("ingress", False, "have traefik answer for Ingresses and Gateways, at ports 80 and 443 of each node"),
     option("seccomp-default", False, "give pods the runtime's seccomp profile where they name none"),
 )
 

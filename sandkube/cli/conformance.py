@@ -102,8 +102,7 @@ class Conformance(BuildVerb):
         if params["sandbox"]:
             programs.check_kind(params["sandbox"])
         kind, wall = choose(params["sandbox"])
-        needed = [_BUNDLE if each == "bundle" else each for each in programs.products(kind)]
-        if failed := self.home.make(params, (*needed, _SUITE)):
+        if failed := self.home.make(params, (*programs.products(kind, _BUNDLE), _SUITE)):
             return failed
         release_signals()
         make_folder(folder)
@@ -141,7 +140,7 @@ class Conformance(BuildVerb):
         one = place(OUTPUTS, NAME)
         if one.folder.exists():
             stop.delete(one)
-        made = programs.chosen(kind, lambda name: self.home.output(_BUNDLE if name == "bundle" else name), ())
+        made = programs.chosen(kind, self.home.output, (), _BUNDLE)
         if kind == DEFAULT:
             made = replace(made, configured=configured_by("", {"cluster": {"nodes": _NODES}}))
         if KINDS[kind].native:

@@ -14,7 +14,7 @@ from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
 from sandkube.build.derivation import EPOCH
 from sandkube.cli import checkout
-from sandkube.cluster import in_place
+from sandkube.cluster import in_place, programs
 from sandkube.cluster.bound import refuse_in_place
 from sandkube.errors import UserError, one_line
 from sandkube.pack import write_tar_gz
@@ -45,12 +45,12 @@ class ExportNode(Verb):
             raise UserError(
                 "a node that is exported pulls no images", hint="./do run-cluster --pull has a cluster that does"
             )
-        settings = configured.text
-        if failed := self.home.make(params, ("bundle",)):
+        settings, bundle = configured.text, programs.bundle_for(configured)
+        if failed := self.home.make(params, (bundle,)):
             return failed
         release_signals()
         log.say(f"writing {given}")
-        places = in_place.places(checkout.realiser().output("bundle"))
+        places = in_place.places(checkout.realiser().output(bundle))
         with tempfile.TemporaryDirectory() as folder:
             (beside := Path(folder) / in_place.SETTINGS).write_bytes(settings)
             name = f"{in_place.NAME}/{in_place.SETTINGS}"

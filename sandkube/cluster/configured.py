@@ -79,6 +79,11 @@ class Configured:
         return decoded(Pull, (self.document or {}).get("pull", {}), FILE)
 
     @property
+    def ingress(self) -> bool:
+        """Whether there is a controller of Ingresses."""
+        return bool(((self.document or {}).get("ingress") or {}).get("enabled"))
+
+    @property
     def node_address(self) -> str:
         """The node's address in the cluster."""
         tables = {"pods": Settings().cluster.pods} | ((self.document or {}).get("cluster") or {})

@@ -22,6 +22,8 @@ from sandkube.errors import UserError
 
 _FILE = "programs.json"
 _BUNDLE = "bundle"
+BUNDLE, WITH_INGRESS = "bundle", "bundle-ingress"
+"""Products that are what a sandbox boots; the second one's images are more."""
 KEPT = "/var/kept"
 """Where a node has data that stay (native/node/boot/kept.go)."""
 
@@ -115,12 +117,12 @@ def bundle(place: Place) -> Path:
     return place.folder / _BUNDLE
 
 
-def chosen(kind: str, output: Callable[[str], Path], fixes: Sequence[str]) -> Programs:
-    """The products of a kind of sandbox. Raises UserError for an unknown kind."""
+def chosen(kind: str, output: Callable[[str], Path], fixes: Sequence[str], bundle: str = BUNDLE) -> Programs:
+    """The products of a kind of sandbox that boots a bundle. Raises UserError for an unknown kind."""
     check_kind(kind)
     return Programs(
-        runsc=maker(kind, output),
-        bundle=output("bundle"),
+        runsc=maker(kind, lambda name: output(bundle if name == BUNDLE else name)),
+        bundle=output(bundle),
         kubectl=output("kubectl") / "bin/kubectl",
         kind=kind,
         arguments=tuple(fix_words(fixes)),
@@ -143,11 +145,16 @@ def fix_words(fixes: Sequence[str]) -> list[str]:
     return [f"--fix={each}" for each in fixes]
 
 
-def products(kind: str) -> tuple[str, ...]:
-    """What must be built for a kind of sandbox."""
+def products(kind: str, bundle: str = BUNDLE) -> tuple[str, ...]:
+    """What must be built for a kind of sandbox that boots a bundle."""
     check_kind(kind)
     product = () if kind == in_place.KIND else (KINDS[kind].product,)
-    return tuple(dict.fromkeys(("bundle", "kubectl", *product)))
+    return tuple(dict.fromkeys(bundle if each == BUNDLE else each for each in (BUNDLE, "kubectl", *product)))
+
+
+def bundle_for(configured: Configured) -> str:
+    """The product that has all that a cluster with these settings needs."""
+    return WITH_INGRESS if configured.ingress else BUNDLE
 
 
 def check_kind(kind: str) -> None:

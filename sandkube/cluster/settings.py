@@ -269,6 +269,16 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class Ingress:
+    """Whether there is a controller of Ingresses and Gateways."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    enabled: bool = False
+    """whether traefik answers for Ingresses, Gateways and their routes, at ports 80 and 443 of each node"""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All settings of a cluster. Paths are those of files and folders of this machine."""
 
@@ -295,12 +305,15 @@ class Settings:
     audit: Audit = field(default_factory=Audit)
     encryption: Encryption = field(default_factory=Encryption)
     pull: Pull = field(default_factory=Pull)
+    ingress: Ingress = field(default_factory=Ingress)
 
     def faults(self) -> Iterator[Fault]:
-        """Arguments that are keys of their own; a name that is too long with a number."""
+        """Arguments that are keys of their own; a name that is too long with a number; parts that need others."""
         if self.cluster.nodes > 1 and len(self.node.name) > _LONGEST_NAME:
             much = f"has more than {_LONGEST_NAME} characters, which further nodes add to"
             yield ("node", "name"), f"{self.node.name} {much}"
+        if self.ingress.enabled and "services" in self.disable:
+            yield ("ingress", "enabled"), "needs the part services, which is disabled"
         for name in ("apiserver", "controller-manager", "scheduler", "kubelet", "containerd"):
             component: Component = getattr(self, name.replace("-", "_"))
             for at, argument in enumerate(component.arguments):

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Set
 from dataclasses import replace
 from typing import Any
 
+from sandkube.cluster.configured import Configured
 from sandkube.cluster.deadline import LONGEST, Deadline
 from sandkube.cluster.pod import Kubectl
 
 _KINDS = ("deployments", "daemonsets", "statefulsets")
-SYSTEM = {"local-storage": "local-path-provisioner", "metrics-server": "metrics-server"}
-"""The Deployments of parts of the node that are pods: they come when it is whole."""
+SYSTEM = {"local-storage": "deployment/local-path-provisioner", "metrics-server": "deployment/metrics-server"}
+"""The parts of the node that are pods: they come when it is whole."""
+_USUAL = Configured()
+INGRESS = "daemonset/traefik"
+"""The same, of a part that is there where it is wanted."""
 
 
-def rolled_out(kubectl: Kubectl, deadline: Deadline, disabled: Set[str] = frozenset()) -> int:
-    """Wait until each Deployment, DaemonSet and StatefulSet that there is now is rolled out, and the system pods that
-    are not disabled as well; how many there are.
+def rolled_out(kubectl: Kubectl, deadline: Deadline, configured: Configured = _USUAL) -> int:
+    """Wait until each Deployment, DaemonSet and StatefulSet that there is now is rolled out, and the system pods of
+    a cluster with these settings as well; how many there are.
 
     Raises UserError, in kubectl's words. Those whose pods are replaced by hand cannot be waited for (OnDelete).
     """
     kubectl = replace(kubectl, deadline=deadline)
-    awaited = [f"deployment/{name}" for part, name in SYSTEM.items() if part not in disabled]
-    for each in awaited if "services" not in disabled else ():  # by which they reach the API
+    awaited = [name for part, name in SYSTEM.items() if part not in configured.disabled]
+    awaited += [INGRESS] if configured.ingress else []
+    for each in awaited if "services" not in configured.disabled else ():  # by which they reach the API
         # One at a time: of several that are not there yet, kubectl makes an error that it does not wait for.
         kubectl("wait", each, "--namespace=kube-system", "--for=create", _patience(deadline))
     said = kubectl("get", ",".join(_KINDS), "--all-namespaces", "--output=json").stdout

@@ -89,8 +89,11 @@ func OthersFirst(ctx context.Context, config *rest.Config) error {
 	return err
 }
 
-// DeploymentAvailable returns when a deployment has as many pods that are ready as it wants, in the form that it has now.
-func DeploymentAvailable(ctx context.Context, config *rest.Config, namespace, name string) error {
+// Available returns when a Deployment or a DaemonSet has as many pods that are ready as it wants, in the form that it has now.
+func Available(ctx context.Context, config *rest.Config, kind, namespace, name string) error {
+	if kind == "DaemonSet" {
+		return until(ctx, config, object{"daemonsets", namespace, name, &appsv1.DaemonSet{}}, onEachNode)
+	}
 	return until(ctx, config, object{"deployments", namespace, name, &appsv1.Deployment{}}, available)
 }
 
@@ -107,6 +110,15 @@ func available(event watch.Event) (bool, error) {
 	return false, nil
 }
 
+func onEachNode(event watch.Event) (bool, error) {
+	one, ok := event.Object.(*appsv1.DaemonSet)
+	if !ok || one.Status.ObservedGeneration < one.Generation {
+		return false, nil
+	}
+	wanted := one.Status.DesiredNumberScheduled
+	return wanted > 0 && one.Status.UpdatedNumberScheduled == wanted && one.Status.NumberAvailable == wanted, nil
+}
+
 // object is one of the API, and how it is read.
 type object struct {
 	resource, namespace, name string
@@ -120,7 +132,8 @@ func until(ctx context.Context, config *rest.Config, one object, condition watch
 		return err
 	}
 	reader := client.CoreV1().RESTClient()
-	if _, ok := one.example.(*appsv1.Deployment); ok {
+	switch one.example.(type) {
+	case *appsv1.Deployment, *appsv1.DaemonSet:
 		reader = client.AppsV1().RESTClient()
 	}
 	selector := fields.OneTermEqualSelector(metav1.ObjectNameField, one.name)

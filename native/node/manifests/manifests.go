@@ -99,6 +99,23 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 // Deploy applies the objects in order. Each is tried again while the API is still coming up; one that is refused for what it is
 // is not, and one that is refused for what there is not is for a while.
 func Deploy(ctx context.Context, config *rest.Config, sets []Set) error {
+	return deploy(ctx, config, sets, apply)
+}
+
+// Add is Deploy for objects that are not there; those that are stay as they are.
+func Add(ctx context.Context, config *rest.Config, sets []Set) error {
+	return deploy(ctx, config, sets, func(ctx context.Context, resource dynamic.ResourceInterface, object *unstructured.Unstructured) error {
+		if _, err := resource.Get(ctx, object.GetName(), metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+			return err
+		}
+		return apply(ctx, resource, object)
+	})
+}
+
+func deploy(
+	ctx context.Context, config *rest.Config, sets []Set,
+	try func(context.Context, dynamic.ResourceInterface, *unstructured.Unstructured) error,
+) error {
 	if len(sets) == 0 {
 		return nil
 	}
@@ -108,7 +125,14 @@ func Deploy(ctx context.Context, config *rest.Config, sets []Set) error {
 	}
 	for _, set := range sets {
 		for _, object := range set.Objects {
-			if err := insist(ctx, func(ctx context.Context) error { return apply(ctx, client, mapper, object) }); err != nil {
+			err := insist(ctx, func(ctx context.Context) error {
+				resource, err := resourceOf(client, mapper, object)
+				if err != nil {
+					return err
+				}
+				return try(ctx, resource, object)
+			})
+			if err != nil {
 				return fmt.Errorf("%s: %s %s: %w", set.Name, object.GetKind(), object.GetName(), err)
 			}
 			klog.InfoS("Deployed", "kind", object.GetKind(), "object", klog.KObj(object))
@@ -136,6 +160,9 @@ func remove(
 	ctx context.Context, client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, object *unstructured.Unstructured,
 ) error {
 	resource, err := resourceOf(client, mapper, object)
+	if meta.IsNoMatchError(err) {
+		return nil // nor is there any object of the kind
+	}
 	if err != nil {
 		return err
 	}
@@ -176,13 +203,7 @@ func insist(ctx context.Context, try func(context.Context) error) error {
 	return err
 }
 
-func apply(
-	ctx context.Context, client dynamic.Interface, mapper *restmapper.DeferredDiscoveryRESTMapper, object *unstructured.Unstructured,
-) error {
-	resource, err := resourceOf(client, mapper, object)
-	if err != nil {
-		return err
-	}
+func apply(ctx context.Context, resource dynamic.ResourceInterface, object *unstructured.Unstructured) error {
 	data, err := object.MarshalJSON()
 	if err != nil {
 		return err

@@ -35,6 +35,7 @@ type Settings struct {
 	Audit             Audit           `json:"audit"`
 	Encryption        Encryption      `json:"encryption"`
 	Manifests         []Manifest      `json:"manifests"`
+	Ingress           Ingress         `json:"ingress"`
 }
 
 // Cluster has the ranges of addresses, the domain of names, the port of the API, and how many nodes there are.
@@ -95,6 +96,11 @@ type Encryption struct {
 	Configuration string `json:"configuration"`
 }
 
+// Ingress is whether there is a controller of Ingresses and Gateways; its image is in the file system then.
+type Ingress struct {
+	Enabled bool `json:"enabled"`
+}
+
 // Manifest is a file with objects.
 type Manifest struct {
 	Name string `json:"name"`
@@ -104,6 +110,7 @@ type Manifest struct {
 // Parts of a node that can be left out.
 const (
 	DNS           = "dns"
+	IngressPart   = "ingress" // which is left out unless it is wanted
 	LoadBalancer  = "loadbalancer"
 	LocalStorage  = "local-storage"
 	MetricsServer = "metrics-server"
@@ -168,7 +175,9 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 }
 
 // Disabled says whether a part of the node is left out.
-func (s Settings) Disabled(part string) bool { return slices.Contains(s.Disable, part) }
+func (s Settings) Disabled(part string) bool {
+	return slices.Contains(s.Disable, part) || part == IngressPart && !s.Ingress.Enabled
+}
 
 // Seeded says whether a cluster can begin with the seed: it has the Services and the address of names in the range that is the
 // default, and nothing in it is encrypted.

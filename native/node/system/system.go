@@ -5,6 +5,7 @@ package system
 import (
 	"encoding/base64"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -20,13 +21,15 @@ type Part struct {
 	Name     string
 	Disabled bool
 	Objects  manifests.Set
+	// Definitions are kinds that it needs. They come first, unless they are there, and stay: others may have made them, or use them.
+	Definitions []manifests.Set
 	// Served are its APIServices. Each is applied when the rest is there: as long as the API server does not reach one, whoever
 	// asks it for all kinds that there are gets an error, and namespaces do not go.
 	Served manifests.Set
 }
 
-// Read returns the parts in a folder.
-func Read(folder string, disabled func(name string) bool) ([]Part, error) {
+// Read returns the parts in a folder, with the definitions that another folder has for each, in a folder of its name.
+func Read(folder, definitions string, disabled func(name string) bool) ([]Part, error) {
 	sets, err := manifests.Read(folder)
 	if err != nil {
 		return nil, err
@@ -34,7 +37,12 @@ func Read(folder string, disabled func(name string) bool) ([]Part, error) {
 	var all []Part
 	for _, set := range sets {
 		name := strings.TrimSuffix(set.Name, ".yaml")
-		one := Part{name, disabled(name), manifests.Set{Name: set.Name}, manifests.Set{Name: set.Name}}
+		one := Part{Name: name, Disabled: disabled(name), Objects: manifests.Set{Name: set.Name}, Served: manifests.Set{Name: set.Name}}
+		if !one.Disabled {
+			if one.Definitions, err = manifests.Read(filepath.Join(definitions, name)); err != nil {
+				return nil, err
+			}
+		}
 		for _, object := range set.Objects {
 			if object.GetKind() == "APIService" {
 				one.Served.Objects = append(one.Served.Objects, object)
@@ -83,12 +91,15 @@ func (p *Part) Certify(ca pki.Pair, now time.Time) error {
 
 func encoded(data []byte) string { return base64.StdEncoding.EncodeToString(data) }
 
-// Deployments are the namespaces and names of a part's deployments.
-func (p Part) Deployments() [][2]string {
-	var all [][2]string
+// Workload is what runs pods: a Deployment or a DaemonSet.
+type Workload struct{ Kind, Namespace, Name string }
+
+// Workloads are those of a part, which is there when they are.
+func (p Part) Workloads() []Workload {
+	var all []Workload
 	for _, object := range p.Objects.Objects {
-		if object.GetKind() == "Deployment" {
-			all = append(all, [2]string{object.GetNamespace(), object.GetName()})
+		if kind := object.GetKind(); kind == "Deployment" || kind == "DaemonSet" {
+			all = append(all, Workload{kind, object.GetNamespace(), object.GetName()})
 		}
 	}
 	return all

@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,17 +28,27 @@ spec: {group: example.org, version: v1, service: {name: a, namespace: kube-syste
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: a, namespace: kube-system}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: b, namespace: kube-system}
 `
 
 func parts(t *testing.T, disabled ...string) []Part {
 	t.Helper()
-	folder := t.TempDir()
-	for name, text := range map[string]string{"one.yaml": text, "two.yaml": "kind: ConfigMap\nmetadata: {name: b}\n"} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+	folder, definitions := t.TempDir(), t.TempDir()
+	defined := "kind: CustomResourceDefinition\nmetadata: {name: c}\n"
+	for path, text := range map[string]string{
+		filepath.Join(folder, "one.yaml"):             text,
+		filepath.Join(folder, "two.yaml"):             "kind: ConfigMap\nmetadata: {name: b}\n",
+		filepath.Join(definitions, "one", "all.yaml"): defined,
+		filepath.Join(definitions, "two", "all.yaml"): defined,
+	} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all, err := Read(folder, func(name string) bool { return slices.Contains(disabled, name) })
+	all, err := Read(folder, definitions, func(name string) bool { return slices.Contains(disabled, name) })
 	if err != nil || len(all) != 2 {
 		t.Fatal(all, err)
 	}
@@ -58,13 +69,17 @@ func TestParts(t *testing.T) {
 	if one.Name != "one" || one.Disabled || two.Name != "two" || !two.Disabled {
 		t.Errorf("%+v", all)
 	}
-	if !slices.Equal(kinds(one.Objects.Objects), []string{"ServiceAccount", "Deployment"}) || !slices.Equal(kinds(one.Served.Objects), []string{"APIService"}) {
+	if !slices.Equal(kinds(one.Objects.Objects), []string{"ServiceAccount", "Deployment", "DaemonSet"}) || !slices.Equal(kinds(one.Served.Objects), []string{"APIService"}) {
 		t.Errorf("%v, %v", kinds(one.Objects.Objects), kinds(one.Served.Objects))
 	}
-	if got := one.Deployments(); len(got) != 1 || got[0] != [2]string{"kube-system", "a"} || len(two.Deployments()) != 0 {
-		t.Errorf("deployments %v", got)
+	want := []Workload{{"Deployment", "kube-system", "a"}, {"DaemonSet", "kube-system", "b"}}
+	if got := one.Workloads(); !slices.Equal(got, want) || len(two.Workloads()) != 0 {
+		t.Errorf("workloads %v", got)
 	}
-	if got := kinds(one.All().Objects); !slices.Equal(got, []string{"ServiceAccount", "Deployment", "APIService"}) {
+	if len(one.Definitions) != 1 || one.Definitions[0].Objects[0].GetName() != "c" || len(two.Definitions) != 0 {
+		t.Errorf("definitions %v, %v", one.Definitions, two.Definitions)
+	}
+	if got := kinds(one.All().Objects); !slices.Equal(got, []string{"ServiceAccount", "Deployment", "DaemonSet", "APIService"}) {
 		t.Errorf("all are %v", got)
 	}
 }
