@@ -20,13 +20,13 @@ from sandkube.image_files import PIECE, Files
 
 PLATFORM = "linux/amd64"
 _LAYOUT, _INDEX, _MANIFEST = "oci-layout", "index.json", "manifest.json"
-_DOCUMENT = 20 << 20  # bytes; containerd reads no longer one
+DOCUMENT = 20 << 20  # bytes; containerd reads no longer one
 _DEPTH = 4  # indexes in each other
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _FULL_NAME = "io.containerd.image.name"
 _NAME = "org.opencontainers.image.ref.name"
-_INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
+INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 _COPY = "was it copied to its end? Copy it again, or have it made anew"
 _MAKE = "docker save, podman save and skopeo copy make one"
 
@@ -119,7 +119,7 @@ class _Reader:
         """A JSON document, and its bytes, whose digest is checked if there is one."""
         if not self.files.has(name):
             raise self.wrong(f"{_shown(name)} is missing")
-        if self.files.size(name) > _DOCUMENT:
+        if self.files.size(name) > DOCUMENT:
             raise self.wrong(f"{_shown(name)} is longer than any document of an image")
         data = b"".join(self.files.pieces(name, PIECE))
         if digest and _digest(data) != digest:
@@ -187,11 +187,11 @@ class _Layout:
         if platform and _platform(reader, place, platform) != PLATFORM:
             self._other(_platform(reader, place, platform))
             return None
-        if kind not in (*_INDEXES, *_MANIFESTS) or depth > _DEPTH:
+        if kind not in (*INDEXES, *MANIFESTS) or depth > _DEPTH:
             raise reader.wrong(f"{_shown(place)}: {kind[:80]!r} is no image")
         digest, name = reader.blob(place, entry)
         document, _ = reader.document(name, digest)
-        if kind in _MANIFESTS:
+        if kind in MANIFESTS:
             return self._manifest(name, digest, document)
         for each in reader.get(name, document, "manifests", list):
             if found := self.image(name, each, depth + 1):

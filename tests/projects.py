@@ -92,10 +92,16 @@ env = ["PATH=/bin", "A=1"]
 user = "1:1"
 workdir = "/tmp"
 """,
+    "app": """\
+source = "oci:example.org/team/app:1@sha256:{}"
+[build]
+kind = "layout"
+name = "example.org/team/app:1"
+""".format(hashlib.sha256(b"manifest.json").hexdigest()),
     "images": """\
 [build]
 kind = "content"
-images = ["picture"]
+images = ["picture", "app"]
 """,
     "rootfs": """\
 [build]
@@ -197,6 +203,7 @@ PINS: Mapping[str, Pin] = {
     "files": Pin(""),
     "zstd": Pin(""),
     "wheel": Pin(""),
+    "app": Pin("", files=_file("manifest.json") + _file("config.json") + _file("layer-1")),
     "filter": Pin("", files=_debian("filter_1.2.orig.tar.xz") + _debian("filter_1.2-3.debian.tar.xz")),
     "imagestore": Pin("", modules=(_module("example.org/database", "v1.0.0"),)),
     "runtime": Pin(

@@ -8,12 +8,10 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/metadata"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/containerd/v2/plugins/content/local"
@@ -40,7 +38,7 @@ var managed = map[string]string{"io.cri-containerd.image": "managed"}
 type store struct {
 	root  string
 	db    *metadata.DB
-	modes map[string]string // path below root -> octal mode
+	modes map[string]string // path below root -> octal mode, and owner if that is not root
 	sizes map[string]int64  // chain id -> bytes of the snapshot's files
 }
 
@@ -107,7 +105,8 @@ func (s *store) add(ctx context.Context, image layout) error {
 	}
 	children := map[string]string{"containerd.io/gc.ref.content.config": image.manifest.Config.Digest.String()}
 	for at, layer := range image.manifest.Layers {
-		if err := s.write(ctx, image, layer, map[string]string{"containerd.io/uncompressed": layer.Digest.String()}); err != nil {
+		plain := image.config.RootFS.DiffIDs[at].String()
+		if err := s.write(ctx, image, layer, map[string]string{"containerd.io/uncompressed": plain}); err != nil {
 			return err
 		}
 		children[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", at)] = layer.Digest.String()
@@ -147,50 +146,25 @@ func (s *store) write(ctx context.Context, image layout, blob ocispec.Descriptor
 	return err
 }
 
-// unpack makes a snapshot for each layer that has none yet.
+// unpack makes the snapshot that containers of an image begin with, unless there is one: that of its last layer. It has all layers
+// in one, since a layer that takes files of another one away does so by devices, which our store cannot hold; containerd
+// looks for those below only where that one is missing.
 func (s *store) unpack(ctx context.Context, image layout) error {
 	layers := s.db.Snapshotter(snapshotter)
-	parent := ""
-	for at, layer := range image.manifest.Layers {
-		chain := identity.ChainID(image.config.RootFS.DiffIDs[:at+1]).String()
-		if _, err := layers.Stat(ctx, chain); err == nil {
-			parent = chain
-			continue
-		}
-		key := "unpack " + chain
-		mounts, err := layers.Prepare(ctx, key, parent)
-		if err != nil {
-			return err
-		}
-		upper, err := upperFolder(mounts)
-		if err != nil {
-			return err
-		}
-		size, err := s.extract(image.path(layer.Digest), upper, at)
-		if err != nil {
-			return err
-		}
-		s.sizes[chain] = size
-		if err := layers.Commit(ctx, chain, key); err != nil {
-			return err
-		}
-		parent = chain
+	chain := identity.ChainID(image.config.RootFS.DiffIDs).String()
+	if _, err := layers.Stat(ctx, chain); err == nil {
+		return nil
 	}
-	return nil
-}
-
-// upperFolder is where the files of a prepared snapshot belong: the source of a bind mount for a
-// first layer, the upper folder of an overlay for the others.
-func upperFolder(mounts []mount.Mount) (string, error) {
-	if len(mounts) == 1 && mounts[0].Type == "bind" {
-		return mounts[0].Source, nil
+	key := "unpack " + chain
+	mounts, err := layers.Prepare(ctx, key, "")
+	if err != nil {
+		return err
 	}
-	for _, each := range mounts {
-		for _, option := range each.Options {
-			if folder, found := strings.CutPrefix(option, "upperdir="); found {
-				return folder, nil
-			}
-		}
+	if len(mounts) != 1 || mounts[0].Type != "bind" {
+		return fmt.Errorf("no folder for a snapshot in %v", mounts)
 	}
-	return "", fmt.Errorf("no upper folder in %v", mounts)
+	if s.sizes[chain], err = s.extract(image, mounts[0].Source); err != nil {
+		return err
+	}
+	return layers.Commit(ctx, chain, key)
 }

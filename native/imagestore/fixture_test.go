@@ -78,12 +78,25 @@ func encoded(t *testing.T, value any) []byte {
 func makeLayout(t *testing.T, layers ...[]*tar.Header) string {
 	t.Helper()
 	layout := t.TempDir()
-	config := ocispec.Image{Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"}, RootFS: ocispec.RootFS{Type: "layers"}}
-	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	var packed []ocispec.Descriptor
+	var plain []digest.Digest
 	for _, entries := range layers {
 		layer := put(t, layout, ocispec.MediaTypeImageLayer, archive(t, entries))
-		manifest.Layers = append(manifest.Layers, layer)
-		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, layer.Digest)
+		packed, plain = append(packed, layer), append(plain, layer.Digest)
+	}
+	describe(t, layout, packed, plain)
+	return layout
+}
+
+// describe writes the documents of an image of these layers, and their digests as they are unpacked.
+func describe(t *testing.T, layout string, packed []ocispec.Descriptor, plain []digest.Digest) {
+	t.Helper()
+	config := ocispec.Image{
+		Platform: ocispec.Platform{Architecture: "amd64", OS: "linux"},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: plain},
+	}
+	manifest := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Layers: packed,
 	}
 	manifest.Config = put(t, layout, ocispec.MediaTypeImageConfig, encoded(t, config))
 	entry := put(t, layout, ocispec.MediaTypeImageManifest, encoded(t, manifest))
@@ -91,7 +104,6 @@ func makeLayout(t *testing.T, layers ...[]*tar.Header) string {
 	if err := os.WriteFile(filepath.Join(layout, "index.json"), encoded(t, index), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return layout
 }
 
 // twoImages are arguments for run: a small image, and one of two layers with all that a layer may hold.

@@ -6,11 +6,19 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
+
+// layerTypes are what layers are called, packed or not, by the specification and by docker.
+var layerTypes = []string{
+	ocispec.MediaTypeImageLayer, ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd,
+	images.MediaTypeDockerSchema2Layer, images.MediaTypeDockerSchema2LayerGzip, images.MediaTypeDockerSchema2LayerZstd,
+}
 
 // layout is one image of an OCI image layout.
 type layout struct {
@@ -45,9 +53,9 @@ func open(name, folder string) (layout, error) {
 	if len(found.manifest.Layers) != len(found.config.RootFS.DiffIDs) {
 		return found, fmt.Errorf("manifest has %d layers, config %d", len(found.manifest.Layers), len(found.config.RootFS.DiffIDs))
 	}
-	for at, layer := range found.manifest.Layers {
-		if layer.MediaType != ocispec.MediaTypeImageLayer || layer.Digest != found.config.RootFS.DiffIDs[at] {
-			return found, fmt.Errorf("layer %s: only uncompressed layers are taken, this is %s", layer.Digest, layer.MediaType)
+	for _, layer := range found.manifest.Layers {
+		if !slices.Contains(layerTypes, layer.MediaType) {
+			return found, fmt.Errorf("layer %s: %q is no layer of files", layer.Digest, layer.MediaType)
 		}
 	}
 	return found, nil

@@ -52,7 +52,7 @@ func TestNoClock(t *testing.T) {
 	if err := run(out, "k8s.io", twoImages(t)); err != nil {
 		t.Fatal(err)
 	}
-	for name, wanted := range map[string]int{metadataFolder + "/meta.db": 32, snapshotterFolder + "/metadata.db": 6} {
+	for name, wanted := range map[string]int{metadataFolder + "/meta.db": 30, snapshotterFolder + "/metadata.db": 4} {
 		db, err := bolt.Open(filepath.Join(out, name), 0o600, &bolt.Options{ReadOnly: true})
 		if err != nil {
 			t.Fatal(err)

@@ -6,7 +6,7 @@ On disk (sorted keys, two spaces, one pin a line where it fits; written by `./do
      "recipes": {NAME: {"spec": DIGEST, "source": PIN, "modules": {"path@version": [ZIP_H1 or null, MOD_H1]}}}}
 
 `spec` is a digest of what the pin was made from, so that a recipe that moved on without its pin is noticed.
-A PIN is {"h1", "mod"} for go, {"files": [{"name", "sha256", "size", …}]} for pypi, deb and url,
+A PIN is {"h1", "mod"} for go, {"files": [{"name", "sha256", "size", …}]} for pypi, deb, oci and url,
 {"commit", "tree"} for git and {} for local.
 """
 

@@ -20,6 +20,7 @@ from sandkube.build.builders.compose import Install
 from sandkube.build.builders.content import Content
 from sandkube.build.builders.go import Go
 from sandkube.build.builders.image import Image
+from sandkube.build.builders.layout import Layout
 from sandkube.build.builders.packed import Packed
 from sandkube.build.builders.rootfs import Rootfs
 from sandkube.build.builders.run import Program, Run
@@ -35,6 +36,7 @@ from sandkube.digest import sha256_bytes
 from sandkube.errors import Problems, UserError
 from sandkube.nar import nar_hash
 from sandkube.tree import walk
+from tests.image_maker import Made, layer, layout, write
 from tests.servers import only_loopback
 from tests.unit.test_archive import SOUND, deb, zipped
 from tests.unit.test_builders import Listed, job_in
@@ -141,8 +143,9 @@ def test_options_and_names_of_made_up_kinds_are_checked(root: Path) -> None:
 @pytest.mark.parametrize("kind", sources.KINDS)
 def test_every_source_kind_is_written_and_read(kind: str) -> None:
     record = sources.KINDS[kind]
-    version = {"git": "0" * 40, "words": "2", "go": "v1.2.3"}.get(kind, "1.2") if record.versioned else ""
-    source = Source(kind, {"url": "https://example.org/b", "pypi": "ab", "deb": "ab"}.get(kind, "a/b"), version)
+    versions = {"git": "0" * 40, "words": "2", "go": "v1.2.3", "oci": f"sha256:{'0' * 64}"}
+    names = {"url": "https://example.org/b", "pypi": "ab", "deb": "ab", "oci": "example.org/a/b:1"}
+    source = Source(kind, names.get(kind, "a/b"), versions.get(kind, "1.2") if record.versioned else "")
     assert sources.parse(str(source)) == source
     if record.versioned:
         with pytest.raises(ValueError, match=f"expected {kind}:NAME@VERSION"):
@@ -193,6 +196,14 @@ def held(kind: str, root: Path, cache: Path) -> tuple[Ask, Path]:
             path = cache / "gomod/example.org/a@v1.0.0/a.go"
         case "git":
             source, pin, path = of_git(root, cache)
+        case "oci":
+            made = Made([layer({"bin/a": b"a" * 100})])
+            parts = zip(
+                ("manifest.json", "config.json", "layer-1"), (made.manifest, made.config, *made.blobs), strict=True
+            )
+            pins, (*_, path) = zip(*(in_cache(cache, name, data) for name, data in parts), strict=True)
+            source = Source("oci", "example.org/a:1", f"sha256:{pins[0].files[0].sha256}")
+            pin = Pin("", files=tuple(file for each in pins for file in each.files))
         case "local":
             source, pin, path = Source("local", "native/a"), Pin(""), root / "native/a/run"
             path.parent.mkdir(parents=True)
@@ -280,6 +291,7 @@ OPTIONS: Mapping[str, Any] = {
     "go": Go(("./d",), names={"d": "e"}),
     "image": Image("example.local/a:1", (Install("base", ".", "all"),), links={"a": "b"}, applets="sbin"),
     "rootfs": Rootfs((Install("base", ".", "all"),), links={"a": "b"}, applets="sbin"),
+    "layout": Layout("example.local/a:1"),
     "content": Content(("image",)),
     "bundle": Bundle("base"),
     "packed": Packed(("base",)),
@@ -302,6 +314,8 @@ def built(folder: Path, host: Path, kind: str) -> tuple[Job, Listed]:
     builders.KINDS["image"].build(image, OPTIONS["image"])
     job = replace(job, inputs={**job.inputs, "image": image.out})
     box.commands.clear()
+    if kind == "layout":
+        job = replace(job, src=write(folder / "layout", layout([Made([layer({"bin/a": b"a"})])])))
     kept = [host, *job.inputs.values()]
     before = [trace(each) for each in kept], sorted(path.name for path in folder.iterdir())
     builders.KINDS[kind].build(job, OPTIONS[kind])

@@ -50,12 +50,12 @@ def test_all_problems_together(tmp_path: Path) -> None:
     assert problems(tmp_path) == [
         "recipes/a.toml: build.executabel: unknown key (did you mean executable?)",
         "recipes/a.toml: source: unknown source kind 'pypo' (did you mean pypi?);"
-        " known: go, pypi, deb, git, url, local",
+        " known: go, pypi, deb, git, oci, url, local",
         "recipes/b.toml: build.cgo: expected true or false, got 'yes'",
         "recipes/b.toml: build.packages[1]: expected a string, got 3",
         "recipes/b.toml: description: missing key",
-        "recipes/c.toml: build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, "
-        "run, got 'bundel' (did you mean bundle?)",
+        "recipes/c.toml: build.kind: expected one of tree, go, c, image, layout, content, rootfs, bundle, packed, "
+        "wheel, tar, run, got 'bundel' (did you mean bundle?)",
         "recipes/d.toml: build.patches[0]: no such file patches/d/0002-x.patch (did you mean 0001-x.patch?)",
         "recipes/d.toml: build.patches[2]: patches/d/0001-x.patch is listed twice",
         "recipes/d.toml: build.patches[3]: patches/d/lost.patch is a link that leads nowhere",
@@ -144,10 +144,12 @@ WRONG = {
     "environment": (IMAGE + 'env = ["PATH"]', ["build.env[0]: expected NAME=VALUE, got 'PATH'"]),
     "working folder": (IMAGE + 'workdir = "tmp"', ["build.workdir: expected an absolute path, got 'tmp'"]),
     "no kind": (LOCAL, [
-        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, run, got ''"
+        "build.kind: expected one of tree, go, c, image, layout, content, rootfs, bundle, packed, wheel, tar, run, "
+        "got ''"
     ]),
     "a kind that is a number": (LOCAL + "kind = 3", [
-        "build.kind: expected one of tree, go, c, image, content, rootfs, bundle, packed, wheel, tar, run, got 3"
+        "build.kind: expected one of tree, go, c, image, layout, content, rootfs, bundle, packed, wheel, tar, run, "
+        "got 3"
     ]),
     "a tag twice": (GO + 'packages = ["."]\ntags = ["a", "a"]', ["build.tags: holds 'a' twice"]),
     "no build": (HEAD, ["build: missing key"]),

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // Names of containerd's plug-in folders (containerd 2.1, version 3 configuration).
@@ -71,7 +72,7 @@ func linkAll(source, target string) error {
 	return nil
 }
 
-// setModes gives files of snapshots their modes; the node's root is writable in memory.
+// setModes gives files of snapshots their modes, and owners where those are not root; the node's root is writable in memory.
 func setModes(source string) error {
 	data, err := os.ReadFile(filepath.Join(source, ModesFile))
 	if os.IsNotExist(err) {
@@ -84,7 +85,13 @@ func setModes(source string) error {
 	if err := json.Unmarshal(data, &modes); err != nil {
 		return fmt.Errorf("%s: %w", ModesFile, err)
 	}
-	for name, octal := range modes {
+	for name, noted := range modes {
+		octal, owner, owned := strings.Cut(noted, " ")
+		if owned {
+			if err := setOwner(filepath.Join(source, name), owner); err != nil {
+				return fmt.Errorf("%s: %s: %w", ModesFile, name, err)
+			}
+		}
 		bits, err := strconv.ParseUint(octal, 8, 32)
 		if err != nil {
 			return fmt.Errorf("%s: %s: %w", ModesFile, name, err)
@@ -100,4 +107,18 @@ func setModes(source string) error {
 		}
 	}
 	return nil
+}
+
+// setOwner gives a file to UID:GID.
+func setOwner(path, owner string) error {
+	uid, gid, _ := strings.Cut(owner, ":")
+	user, err := strconv.Atoi(uid)
+	if err != nil {
+		return err
+	}
+	group, err := strconv.Atoi(gid)
+	if err != nil {
+		return err
+	}
+	return os.Lchown(path, user, group)
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -109,11 +110,31 @@ func TestModes(t *testing.T) {
 	}
 }
 
+func TestOwners(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("only root gives files away")
+	}
+	name := snapshotter + "/snapshots/1/fs/bin/sh"
+	source := stored(t, `{"`+name+`":"4755 70:71"}`)
+	if err := Mount(source, t.TempDir()); err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.Stat(filepath.Join(source, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	owner := status.Sys().(*syscall.Stat_t)
+	if owner.Uid != 70 || owner.Gid != 71 || status.Mode() != 0o755|fs.ModeSetuid {
+		t.Errorf("%d:%d, %v", owner.Uid, owner.Gid, status.Mode())
+	}
+}
+
 func TestRefusedModes(t *testing.T) {
 	for modes, wanted := range map[string]string{
 		"[":                "modes.json: unexpected end of JSON input",
 		`{"a":"rwx"}`:      `modes.json: a: strconv.ParseUint: parsing "rwx": invalid syntax`,
 		`{"absent":"755"}`: "absent: no such file or directory",
+		`{"a":"0755 x:0"}`: `modes.json: a: strconv.Atoi: parsing "x": invalid syntax`,
 	} {
 		if err := Mount(stored(t, modes), t.TempDir()); err == nil || !strings.HasSuffix(err.Error(), wanted) {
 			t.Errorf("%s: said %v", modes, err)

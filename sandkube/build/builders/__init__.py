@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandkube.build.builders import bundle, c, content, go, image, packed, rootfs, run, tar, tree, wheel
+from sandkube.build.builders import bundle, c, content, go, image, layout, packed, rootfs, run, tar, tree, wheel
 from sandkube.build.builders.kind import BuilderKind, Job, Patch
 
 __all__ = ("KINDS", "BuilderKind", "Job", "Patch")
@@ -14,6 +14,7 @@ KINDS: Mapping[str, BuilderKind] = {
     "go": go.KIND,
     "c": c.KIND,
     "image": image.KIND,
+    "layout": layout.KIND,
     "content": content.KIND,
     "rootfs": rootfs.KIND,
     "bundle": bundle.KIND,

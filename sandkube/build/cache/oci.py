@@ -57,7 +57,7 @@ def fault(parts: SplitResult) -> str:
     return "" if len(name) < 256 and _REPOSITORY.fullmatch(name) else "names no repository, such as team/sandkube"
 
 
-def _speaks_tls(host: str, port: int) -> bool:
+def speaks_tls(host: str, port: int) -> bool:
     """Whether a server on this machine does. Its certificate is checked later, by who asks it for something.
 
     Raises Unusable for one that says nothing.
@@ -166,7 +166,7 @@ class Oci:
     def _base(self) -> str:
         """https, on this machine also what a server there speaks."""
         host = self._parts.hostname or ""
-        plain = is_loopback(host) and not _speaks_tls(host, self._parts.port or 443)
+        plain = is_loopback(host) and not speaks_tls(host, self._parts.port or 443)
         return f"{'http' if plain else 'https'}://{self._parts.netloc}/v2/{self._repository}"
 
     def _once(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandkube.build.sources import deb, git, go, local, pypi, url
+from sandkube.build.sources import deb, git, go, local, oci, pypi, url
 from sandkube.build.sources.kind import Ask, Source, SourceKind
 from sandkube.decode import shown, suggestion
 
@@ -15,6 +15,7 @@ KINDS: Mapping[str, SourceKind] = {
     "pypi": pypi.KIND,
     "deb": deb.KIND,
     "git": git.KIND,
+    "oci": oci.KIND,
     "url": url.KIND,
     "local": local.KIND,
 }

@@ -17,7 +17,8 @@ class Source:
     """Where bytes come from: a kind, a name in that kind's world, and the version asked for.
 
     go: module path and version; pypi: project and version; deb: package (`src:NAME` for a source package) and
-    version; git: repository address and commit; url: address, no version; local: folder of this repository.
+    version; git: repository address and commit; oci: name of an image and digest; url: address, no version; local:
+    folder of this repository.
     """
 
     kind: str

@@ -1,6 +1,6 @@
 """The files that a pinned source is made of, as caches and vendored folders keep them: `sources/<name>`.
 
-    <sha256>       a file of a pypi:, deb: or url: pin
+    <sha256>       a file of a pypi:, deb:, oci: or url: pin
     h1-<hex>       the zip, or the go.mod, that has this `h1:` sum; how go.mod is read makes a module's own sum of it
     git-<commit>   a pack of one commit with all of its tree, without its parents
 
