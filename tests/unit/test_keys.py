@@ -370,6 +370,13 @@ CARRIES = {
     "build/recipe": "options: what they say is in the key",
     "build/sources/settings": "proxies",
     "build/sources/blobs": "a file by its digest",
+    **dict.fromkeys(
+        (
+            *(f"build/cache/{each}" for each in ("kind", "oci", "patience", "threads", "web")),
+            *(f"registry/{each}" for each in ("__init__", "certificates", "client", "images", "logins", "tokens")),
+        ),
+        "fetch what is checked by its digest",
+    ),
     "build/store": "normalises every output alike, before its hash is taken",
     "nar": "the serialisation that output hashes are made of",
 }

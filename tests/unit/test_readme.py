@@ -40,6 +40,7 @@ MADE: Mapping[str, tuple[str, str]] = {
     "outputs/ci": ("sandkube/cli/ci.py", 'OUTPUTS / "ci"'),
     "outputs/conformance": ("sandkube/cli/conformance.py", 'NAME = "conformance"'),
     "outputs/engines": ("tests/engines.py", 'environment("engines")'),
+    "outputs/clients": ("tests/cluster/clients/test_python.py", 'environment("clients")'),
     "~/.netrc": ("sandkube/registry/logins.py", '".netrc"'),
     "~/.config/containers/auth.json": ("sandkube/registry/logins.py", '"containers/auth.json"'),
     "~/.docker/config.json": ("sandkube/registry/logins.py", '".docker"'),

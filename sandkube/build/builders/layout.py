@@ -53,4 +53,12 @@ def build(job: Job, options: Layout) -> None:
     (job.out / "oci-layout").write_bytes(canonical_json({"imageLayoutVersion": "1.0.0"}))
 
 
-KIND = BuilderKind(Layout, build, code=("build/builders/layout", "images", "image_files"), boxed=False)
+KIND = BuilderKind(
+    Layout,
+    build,
+    code=(
+        *("build/builders/layout", "build/builders/image", "build/builders/compose", "build/builders/oci"),
+        *("images", "image_files", "pack", "plain_tar"),
+    ),
+    boxed=False,
+)

@@ -272,7 +272,7 @@ KIND = SourceKind(
     resolve=resolve,
     fetch=fetch,
     snapshot=snapshot,
-    code=("build/sources/oci",),
+    code=("build/sources/oci", "images", "image_files", "plain_tar"),
     misfit=_misfit,
     check=_check,
 )
