@@ -163,11 +163,10 @@ def manifest(kind: str, name: str, **more: object) -> str:
 
 
 @pytest.fixture(scope="package")
-def k(kubectl: Client) -> Iterator[Client]:
-    """Kubectl in a namespace of these tests."""
+def k(kubectl: Client) -> Client:
+    """Kubectl in a namespace of these tests, which goes with the cluster."""
     kubectl("create", "namespace", "verbs")
-    yield Client((*kubectl.words, "--namespace=verbs"), kubectl.env)
-    kubectl("delete", "namespace", "verbs", "--wait=false")
+    return Client((*kubectl.words, "--namespace=verbs"), kubectl.env)
 
 
 @pytest.fixture(scope="package")
