@@ -101,7 +101,7 @@ def _with_data(one: Place, wanted: Configured) -> Configured:
 def _bundle(home: Home, one: Place, wanted: Configured) -> str:
     """The product that a cluster is to boot. Raises UserError where it cannot be had."""
     found = programs.bundle_for(_with_data(one, wanted) if one.running() is None else wanted)
-    if not home.has(found):
+    if found != programs.BUNDLE and not home.has(found):
         raise UserError(
             "there is no ingress controller in this package",
             hint="a checkout of Sandkube builds it: ./do run-cluster --ingress there",

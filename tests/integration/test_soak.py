@@ -1,4 +1,4 @@
-"""A cluster that works for ten minutes and is harmed: the first test of its group begins it, the last one looks."""
+"""A cluster that works for ten minutes and is harmed: one test begins it, the last one looks."""
 
 from __future__ import annotations
 
