@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import time
@@ -16,11 +17,11 @@ from sandkube.app.home import Home
 from sandkube.app.options import EVENTS, FIX, NAME, option, tell_as_asked
 from sandkube.app.signals import release_signals
 from sandkube.app.verb import Verb
-from sandkube.cluster import in_place, kubeconfig, linux, ports, programs, start, workloads
+from sandkube.cluster import development, in_place, kubeconfig, linux, ports, programs, start, workloads
 from sandkube.cluster.bound import refuse_in_place
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.deadline import LONGEST, Deadline
-from sandkube.cluster.place import Place, place
+from sandkube.cluster.place import REGISTRY, Place, place
 from sandkube.cluster.pod import Kubectl, have_running, table
 from sandkube.cluster.ports import Publication
 from sandkube.cluster.programs import Programs
@@ -98,15 +99,21 @@ def _with_data(one: Place, wanted: Configured) -> Configured:
     return wanted if wanted.origin else earlier
 
 
-def _bundle(home: Home, one: Place, wanted: Configured) -> str:
-    """The product that a cluster is to boot. Raises UserError where it cannot be had."""
-    found = programs.bundle_for(_with_data(one, wanted) if one.running() is None else wanted)
+def _bundle(home: Home, one: Place, wanted: Configured) -> tuple[str, tuple[str, ...]]:
+    """The product that a cluster is to boot, and those that run beside it. Raises UserError where one cannot be had."""
+    configured = _with_data(one, wanted) if one.running() is None else wanted
+    found, others = programs.bundle_for(configured), programs.beside(configured)
+    if not all(map(home.has, others)):
+        raise UserError(
+            "there is no registry in this package",
+            hint="a checkout of Sandkube builds it: ./do run-cluster --registry there",
+        )
     if found != programs.BUNDLE and not home.has(found):
         raise UserError(
             "there is no ingress controller in this package",
             hint="a checkout of Sandkube builds it: ./do run-cluster --ingress there",
         )
-    return found
+    return found, others
 
 
 def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str) -> int:
@@ -128,6 +135,9 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
             _check_same(one, made.configured, publish, keep=keep)
             log.say(f"cluster {name} is running already")
         have_running(Kubectl(made.kubectl, one), fresh=not known, deadline=deadline)
+        if (registry := configured_of(one).registry).enabled:
+            told = json.dumps(development.announcement(registry.port)).encode()
+            Kubectl(made.kubectl, one, deadline)("apply", "--filename=-", stdin=told)
         if params["wait"]:
             count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline, configured_of(one))
             log.say(f"{count} workloads are rolled out")
@@ -146,6 +156,9 @@ def _show_use(home: Home, one: Place, client: Path) -> None:
     flag = "" if one.name == "default" else f" --name {one.name}"
     for each in ports.open_of(one):
         log.result(f"{each}/{each.network} leads to {each.of}")
+    if (registry := configured_of(one).registry).enabled:
+        name = development.address(registry.port)
+        log.result(f"{name} is a registry: push {name}/NAME there, and pods pull it by that name")
     log.result(
         f"export KUBECONFIG={shlex.quote(home.told(one.kubeconfig))}\n"
         f"{shlex.quote(home.told(client))} get pods --all-namespaces\n"
@@ -206,11 +219,13 @@ class RunCluster(Verb):
             refuse_in_place(wanted.bound)
         else:
             wanted.bound.check(native=KINDS[kind].native)
-        bundle = _bundle(self.home, one, wanted)
-        if failed := self.home.make(params, programs.products(kind, bundle)):
+        bundle, others = _bundle(self.home, one, wanted)
+        if failed := self.home.make(params, (*programs.products(kind, bundle), *others)):
             return failed
         release_signals()
-        made = replace(programs.chosen(kind, self.home.output, params["fix"], bundle), configured=wanted)
+        made = programs.chosen(kind, self.home.output, params["fix"], bundle)
+        registry = self.home.output(REGISTRY) / "bin/registry" if others else None
+        made = replace(made, configured=wanted, registry=registry)
         if kind == in_place.KIND:
             in_place.check(made.bundle, made.arguments)
         elif KINDS[kind].native:

@@ -10,7 +10,7 @@ from typing import Any
 
 from sandkube.app.options import FILES, Option, option
 from sandkube.cluster.configured import Configured, Tables, configure
-from sandkube.cluster.settings import PARTS, Cluster, Node
+from sandkube.cluster.settings import PARTS, Cluster, Development, Node
 from sandkube.decode import suggestion
 from sandkube.errors import UserError
 
@@ -38,6 +38,8 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "pull-from": ("pull", "from"),
     "pull-mirror": ("pull", "mirrors"),
     "pull-authority": ("pull", "authorities"),
+    "registry": ("registry", "enabled"),
+    "registry-port": ("registry", "port"),
     "egress": ("egress", "enabled"),
     "egress-to": ("egress", "to"),
     "egress-nameserver": ("egress", "nameservers"),
@@ -82,6 +84,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     option("pull-mirror", _NONE, "an address to ask before a registry; repeatable", metavar="REGISTRY=ADDRESS"),
     option("pull-authority", "", "certificates of authorities for registries", metavar="FILE", values=FILES),
+    option("registry", False, "have a registry on this machine's loopback that you push to and pods pull from"),
+    option("registry-port", 0, f"its port; {Development().port}", metavar="PORT"),
     option("egress", False, "have pods reach what is outside, by TCP and by name, but not this machine"),
     option(
         *(

@@ -41,7 +41,7 @@ class ExportNode(Verb):
         target = checkout.check_target(args[0], "node.tar.gz")
         configured = configured_by(params["config"])
         refuse_in_place(configured.bound)
-        if configured.pull.enabled:
+        if configured.pull.enabled or configured.registry.enabled:
             raise UserError(
                 "a node that is exported pulls no images", hint="./do run-cluster --pull has a cluster that does"
             )

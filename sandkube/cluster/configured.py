@@ -15,7 +15,7 @@ from typing import Any
 
 from sandkube.cluster.bound import Bound, bound_of
 from sandkube.cluster.place import SETTINGS, Place
-from sandkube.cluster.settings import Cluster, Egress, Pull, Settings, plain
+from sandkube.cluster.settings import Cluster, Development, Egress, Pull, Settings, plain
 from sandkube.decode import decode, decoded, placed
 from sandkube.documents import parse_json, parse_toml, read_file, toml_of
 from sandkube.errors import Problems, UserError
@@ -24,7 +24,7 @@ FILE = SETTINGS
 _MANIFESTS = (".yaml", ".yml", ".json")
 _PATHS = (("manifests",), ("audit", "policy"), ("encryption", "configuration"), ("pull", "authorities"))
 """Keys whose values are paths, below the folder of the file that says them."""
-_HOSTS = ("pull",)
+_HOSTS = ("pull", "registry")
 """Keys that are for the host alone."""
 _ENABLED = "enabled"
 _COLLECTED = {"imageGCHighThresholdPercent": 85, "imageGCLowThresholdPercent": 80}
@@ -81,6 +81,11 @@ class Configured:
     def pull(self) -> Pull:
         """Where images may be pulled from; `authorities` is the text of the file."""
         return decoded(Pull, (self.document or {}).get("pull", {}), FILE)
+
+    @property
+    def registry(self) -> Development:
+        """The registry that people push to."""
+        return decoded(Development, (self.document or {}).get("registry", {}), FILE)
 
     @property
     def egress(self) -> Egress:
@@ -197,6 +202,7 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
         "mirrors": {registry: [*addresses] for registry, addresses in settings.pull.mirrors.items()},
         "authorities": text(settings.pull.authorities, "pull.authorities"),
     }
+    tables["registry"][_ENABLED] = settings.registry != Development()
     tables["egress"][_ENABLED] = settings.egress != Egress()
     tables["encryption"]["configuration"] = text(settings.encryption.configuration, "encryption.configuration")
     paths = _manifests(settings.manifests, lambda sentence: problems.append(placed(origin, "manifests", sentence)))
@@ -207,7 +213,7 @@ def _read(settings: Settings, origin: str) -> Iterator[tuple[str, Any]]:
         raise Problems(problems)
     tables["sandbox"] = {"memory": settings.sandbox.bytes, "pids": settings.sandbox.pids or 0}
     own: Tables = {"seccompDefault": True} if tables["kubelet"].pop("seccomp-default") else {}
-    own |= _COLLECTED if tables["pull"][_ENABLED] else {}
+    own |= _COLLECTED if tables["pull"][_ENABLED] or tables["registry"][_ENABLED] else {}
     tables["kubelet"]["configuration"] = {**own, **settings.kubelet.configuration}
     configuration = settings.containerd.configuration
     whole = {"version": 3, **configuration} if configuration else {}

@@ -24,6 +24,7 @@ STATE = "state.json"
 DATA = "data"
 SETTINGS = "settings.json"
 PUBLISH = "publish.json"
+REGISTRY = "registry"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 

@@ -14,7 +14,7 @@ from sandkube.cluster import in_place
 from sandkube.cluster.configured import Configured, configured_of
 from sandkube.cluster.in_place import InPlace
 from sandkube.cluster.linux import Linux
-from sandkube.cluster.place import Place
+from sandkube.cluster.place import REGISTRY, Place
 from sandkube.cluster.sandbox import DEFAULT, KINDS, Sandbox
 from sandkube.decode import Fault, decoded
 from sandkube.documents import parse_json, read_file
@@ -35,6 +35,7 @@ class Written:
     runsc: str
     kind: str
     arguments: tuple[str, ...]
+    registry: str = ""
 
     def faults(self) -> Iterator[Fault]:
         """A kind of sandbox that there is not."""
@@ -54,12 +55,15 @@ class Programs:
     kind: str = DEFAULT
     arguments: tuple[str, ...] = ()
     configured: Configured = Configured()
+    registry: Path | None = None
 
     def prepare(self, place: Place) -> None:
         """Write what `sandbox` reads, and the bundle with this cluster's configuration."""
         given = self.configured.document is not None and self.kind != in_place.KIND
         words = (*self.arguments, *(["--settings-fd=0"] if given else []))
         found = {"runsc": str(self.runsc), "kind": self.kind, "arguments": words}
+        if self.registry is not None:
+            found["registry"] = str(self.registry)
         place.write_file(_FILE, json.dumps(found))
         self.configured.write(place)
         if self.kind == in_place.KIND:
@@ -112,6 +116,12 @@ def kind_of(place: Place) -> str:
     return found.kind if found else ""
 
 
+def registry(place: Place) -> Path:
+    """The registry's program, of a cluster that was prepared with one."""
+    found = _read(place)
+    return Path(found.registry if found else "")
+
+
 def bundle(place: Place) -> Path:
     """The bundle of a cluster that was prepared."""
     return place.folder / _BUNDLE
@@ -155,6 +165,11 @@ def products(kind: str, bundle: str = BUNDLE) -> tuple[str, ...]:
 def bundle_for(configured: Configured) -> str:
     """The product that has all that a cluster with these settings needs."""
     return WITH_INGRESS if configured.ingress else BUNDLE
+
+
+def beside(configured: Configured) -> tuple[str, ...]:
+    """Products that run beside the sandbox of a cluster with these settings."""
+    return (REGISTRY,) if configured.registry.enabled else ()
 
 
 def check_kind(kind: str) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from sandkube.cluster import development
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.place import Place
 from sandkube.cluster.settings import REGISTRY
@@ -174,8 +175,11 @@ def main(arguments: list[str]) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         return 1
-    wanted = configured_of(Place(Path(arguments[0]))).pull
-    registries = Registries(os.environ, wanted.from_, wanted.mirrors, wanted.authorities)
+    configured = configured_of(Place(Path(arguments[0])))
+    wanted, own = configured.pull, configured.registry
+    plain = [development.address(own.port)] if own.enabled else []
+    allowed = wanted.from_ if wanted.enabled else plain
+    registries = Registries(os.environ, allowed, wanted.mirrors, wanted.authorities, plain)
     with socket.socket(fileno=0) as control, contextlib.suppress(ConnectionError):
         answer_all(control, registries)
     return 0

@@ -289,6 +289,18 @@ class Pull:
 
 
 @dataclass(frozen=True, slots=True)
+class Development:
+    """A registry that people push to, and pods pull from."""
+
+    HYPHENS: ClassVar[bool] = True
+
+    enabled: bool = False
+    """whether there is a registry for development on this machine's loopback, that pods pull from by the same name"""
+    port: Port = 5001
+    """its port"""
+
+
+@dataclass(frozen=True, slots=True)
 class Egress:
     """The way out that pods have."""
 
@@ -339,6 +351,7 @@ class Settings:
     audit: Audit = field(default_factory=Audit)
     encryption: Encryption = field(default_factory=Encryption)
     pull: Pull = field(default_factory=Pull)
+    registry: Development = field(default_factory=Development)
     egress: Egress = field(default_factory=Egress)
     ingress: Ingress = field(default_factory=Ingress)
 

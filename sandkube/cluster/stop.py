@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sandkube import log, tree
 from sandkube.cluster import bound, kubeconfig, linux
-from sandkube.cluster.place import DATA, PUBLISH, SETTINGS, STATE, Place, State, boot_id
+from sandkube.cluster.place import DATA, PUBLISH, REGISTRY, SETTINGS, STATE, Place, State, boot_id
 from sandkube.cluster.processes import end, opened_with_words
 from sandkube.errors import UserError
 
@@ -68,7 +68,7 @@ def clear(place: Place, *, data: bool = False) -> None:
         raise UserError(f"cluster {place.name} is running", hint=f"./do stop-cluster --name {place.name}")
     end_left(place)
     kubeconfig.unmerge(place)
-    stays = () if data or not place.kept else (DATA, STATE, SETTINGS, PUBLISH)
+    stays = () if data or not place.kept else (DATA, STATE, SETTINGS, PUBLISH, REGISTRY)
     for each in [path for path in place.folder.iterdir() if path.name not in stays] if stays else [place.folder]:
         _remove(each)
     if stays:

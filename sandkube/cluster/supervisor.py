@@ -24,7 +24,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from sandkube.cluster import egress, kubeconfig, linux, programs, pulling
+from sandkube.cluster import development, egress, kubeconfig, linux, programs, pulling
 from sandkube.cluster.bound import Bounded
 from sandkube.cluster.configured import configured_of
 from sandkube.cluster.in_place import InPlace
@@ -36,7 +36,7 @@ from sandkube.cluster.ports import Ports
 from sandkube.cluster.processes import end_descendants, kill_descendants, opened_descendant, signal_descendant
 from sandkube.cluster.relay import COMMAND
 from sandkube.cluster.sandbox import Sandbox
-from sandkube.cluster.told import how_it_ended, next_line, object_of, sentence
+from sandkube.cluster.told import Failed, how_it_ended, next_line, object_of, sentence
 from sandkube.cluster.watch import DELETE, Watch
 from sandkube.errors import UserError
 from sandkube.run import base_environment
@@ -46,14 +46,6 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PORT_LINE = re.compile(rb"Forwarding local port (\d+) to")
 _GRACE_IN_PLACE = 10.0  # seconds for a node that is not in gVisor to clean up
 _GRACE = 2.0  # seconds for a node that has reported its failure to end by itself
-
-
-class Failed(Exception):
-    """The cluster cannot go on: which component, and why."""
-
-    def __init__(self, component: str, error: str) -> None:
-        super().__init__(error)
-        self.event = {"type": "failed", "component": component, "error": error}
 
 
 class Supervisor:
@@ -214,7 +206,7 @@ class Supervisor:
 
     def _lead_out(self) -> None:
         """Lead containerd to registries, and pods to what is outside, where either is wanted."""
-        if self._configured.pull.enabled:
+        if self._configured.pull.enabled or self._configured.registry.enabled:
             self._keep(self._pair(pulling.PULL))
         if self._configured.egress.enabled:
             self._keep(self._pair(egress.EGRESS, lambda: self._tell({"type": "egress"})))
@@ -302,6 +294,11 @@ class Supervisor:
     async def _publish(self) -> None:
         try:
             await self._ports.open(self._configured)
+            if (registry := self._configured.registry).enabled:
+                made = development.Registry(
+                    programs.registry(self._place), self._place, registry.port, self._logs.write
+                )
+                self._keep(made.keep(await made.start(), self._ends))
         except (OSError, UserError) as error:
             raise Failed("publish", sentence(error)) from None
 

@@ -41,3 +41,11 @@ async def next_line(stream: asyncio.StreamReader) -> bytes:
         return error.partial
     except asyncio.LimitOverrunError as error:
         return await stream.readexactly(error.consumed)
+
+
+class Failed(Exception):
+    """The cluster cannot go on: which component, and why."""
+
+    def __init__(self, component: str, error: str) -> None:
+        super().__init__(error)
+        self.event = {"type": "failed", "component": component, "error": error}

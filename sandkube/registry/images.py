@@ -68,7 +68,8 @@ def _found(host: str, repository: str, environment: Mapping[str, str]) -> Login 
 
 class Registries:
     """Those that may be asked: `allowed` are HOST, HOST:PORT, or http://HOST:PORT for one without TLS; none for all
-    that speak TLS. `mirrors` are addresses that are asked before a registry itself. Thread-safe.
+    that speak TLS. `mirrors` are addresses that are asked before a registry itself, `plain` are registries that may be
+    asked in any case, and without TLS. Thread-safe.
     """
 
     def __init__(
@@ -77,8 +78,10 @@ class Registries:
         allowed: Sequence[str] = (),
         mirrors: Mapping[str, Sequence[str]] | None = None,
         authorities: str = "",
+        plain: Sequence[str] = (),
     ) -> None:
         self._environment = environment
+        self._plain = frozenset(plain)
         self._allowed = frozenset(allowed)
         self._mirrors = mirrors or {}
         self._authorities = authorities
@@ -88,7 +91,7 @@ class Registries:
 
     def _places(self, registry: str) -> list[str]:
         """Addresses to ask, in order. Raises Refused."""
-        plain = f"http://{registry}" in self._allowed
+        plain = registry in self._plain or f"http://{registry}" in self._allowed
         if self._allowed and not plain and registry not in self._allowed:
             raise Refused(f"this cluster may not pull from {registry}; run-cluster --pull-from {registry} allows it")
         server = _SERVERS.get(registry, registry)

@@ -26,9 +26,10 @@ from sandkube.cluster.configured import configure
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs
 from tests.certificates import Certificates, certificates
-from tests.cluster.conftest import ROOT, Cluster, boot, inside
+from tests.cluster.conftest import Cluster, boot, inside
 from tests.cluster.test_hostile import create, event
-from tests.image_maker import LAYER, OCI, Made, digest, layer
+from tests.image_maker import LAYER, OCI, Made, digest
+from tests.pushed import image, upload
 from tests.real_registries import AUTH, HTPASSWD, debians, started
 from tests.registries import PASSWORD, USER, Registry, registry
 
@@ -43,36 +44,11 @@ class Yard:
     odd: Registry
 
 
-def image(note: str) -> Made:
-    """One that says something and goes on; each is of a layer of its own."""
-    busybox = (ROOT / "outputs/result/busybox/bin/busybox").read_bytes()
-    links = {f"bin/{name}": "busybox" for name in ("sh", "cat", "sleep")}
-    command = ("/bin/sh", "-c", "sleep 3600")
-    return Made(
-        [layer({"bin/busybox": busybox}, links), layer({"note": note.encode()})], packer="+gzip", command=command
-    )
-
-
 def push(yard: Yard, repository: str, tag: str, one: Made) -> None:
     host, port = yard.real.split(":")
     context = ssl.create_default_context(cafile=str(yard.made.authority))
     connection = http.client.HTTPSConnection(host, int(port), context=context)
-    login = {"Authorization": f"Basic {AUTH}"}
-
-    def said(method: str, path: str, body: bytes = b"", **headers: str) -> http.client.HTTPResponse:
-        connection.request(method, path, body, login | {key.replace("_", "-"): value for key, value in headers.items()})
-        answer = connection.getresponse()
-        answer.read()
-        assert answer.status in (201, 202), (answer.status, path)
-        return answer
-
-    for blob in (*one.blobs, one.config):
-        where = (
-            said("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"].removeprefix(f"https://{yard.real}")
-        )
-        said("PUT", f"{where}&digest={digest(blob)}", blob, Content_Type="application/octet-stream")
-    said("PUT", f"/v2/{repository}/manifests/{tag}", one.manifest, Content_Type=f"{OCI}manifest.v1+json")
-    connection.close()
+    upload(connection, f"{repository}:{tag}", one, Authorization=f"Basic {AUTH}")
 
 
 @pytest.fixture(scope="module")

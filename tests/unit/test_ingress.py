@@ -1,4 +1,4 @@
-"""A cluster with an ingress controller: what it boots, of which recipes, what is said where it cannot be had."""
+"""A cluster with an ingress controller or a registry: what it boots, what is said where it cannot be had."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from sandkube.errors import Problems, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 WANTED = configure(None, {"ingress": {"enabled": True}}, str)
+PUSHED = configure(None, {"registry": {"port": 5002}}, str)
 
 
 def installed(folder: Path) -> Installed:
@@ -33,6 +34,7 @@ def test_the_bundle_of_a_cluster_is_chosen_by_its_settings() -> None:
     assert (Configured().ingress, WANTED.ingress) == (False, True)
     assert [programs.bundle_for(each) for each in (Configured(), WANTED)] == ["bundle", "bundle-ingress"]
     assert programs.products("modern", "bundle-ingress") == ("bundle-ingress", "kubectl", "gvisor")
+    assert [programs.beside(each) for each in (Configured(), PUSHED)] == [(), ("registry",)]
     assert programs.products("linux", "bundle-ingress") == ("bundle-ingress", "kubectl")
     made = programs.chosen("linux", Path, (), "bundle-ingress")
     assert (made.bundle, made.runsc) == (Path("bundle-ingress"), Path("bundle-ingress/rootfs/usr/bin/userns").resolve())
@@ -45,7 +47,7 @@ def test_data_that_stay_keep_their_controller(tmp_path: Path) -> None:
     WANTED.write(one)
     home = AnyProduct()
     other = configure(None, {"verbosity": 2}, str)
-    assert [_bundle(home, one, each) for each in (Configured(), other)] == ["bundle-ingress", "bundle"]  # type: ignore[arg-type]
+    assert [_bundle(home, one, each) for each in (Configured(), other)] == [("bundle-ingress", ()), ("bundle", ())]  # type: ignore[arg-type]
 
 
 class AnyProduct:
@@ -58,10 +60,12 @@ class AnyProduct:
 
 def test_an_installed_package_has_none(tmp_path: Path) -> None:
     one = Place(tmp_path / "clusters/a")
-    assert _bundle(installed(tmp_path), one, Configured()) == "bundle"
+    assert _bundle(installed(tmp_path), one, Configured()) == ("bundle", ())
     with pytest.raises(UserError, match="^there is no ingress controller in this package\n") as caught:
         _bundle(Installed({"HOME": str(tmp_path)}, tmp_path / "payload"), one, WANTED)
     assert caught.value.hint == "a checkout of Sandkube builds it: ./do run-cluster --ingress there"
+    with pytest.raises(UserError, match="^there is no registry in this package\n"):
+        _bundle(Installed({"HOME": str(tmp_path)}, tmp_path / "payload"), one, PUSHED)
 
 
 def test_it_goes_with_services() -> None:
