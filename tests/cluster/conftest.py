@@ -23,6 +23,7 @@ from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
 from sandkube.run import base_environment
 from tests.clones import Clone
+from tests.small import let_in
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -106,8 +107,7 @@ def ordinary_python() -> str:
 def as_nobody(script: str, made: Programs, folders: pytest.TempPathFactory, *more: str) -> str:
     """What a script says, run by the user nobody with this checkout, programs, a folder and a kind."""
     base = folders.mktemp("ordinary")
-    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_in(base)
     os.chown(base, 65534, 65534)
     words = [str(each) for each in (ROOT, made.runsc, made.bundle, made.kubectl, base, made.kind)]
     done = subprocess.run(
