@@ -128,11 +128,15 @@ type dialled struct {
 	err  error
 }
 
-// dial is what a pod does; the host has still to answer.
-func (b *bed) dial(ctx context.Context) <-chan dialled {
+// dial is what a pod does, from a port or, without one, from a free one; the host has still to answer.
+func (b *bed) dial(ctx context.Context, port ...uint16) <-chan dialled {
 	done := make(chan dialled, 1)
+	var from tcpip.FullAddress
+	for _, each := range port {
+		from = full(netip.AddrPortFrom(podAddress, each))
+	}
 	go func() {
-		conn, err := gonet.DialContextTCP(ctx, b.pod, full(elsewhere), ipv4.ProtocolNumber)
+		conn, err := gonet.DialTCPWithBind(ctx, b.pod, from, full(elsewhere), ipv4.ProtocolNumber)
 		if conn != nil {
 			_ = conn.SetDeadline(time.Now().Add(patient))
 		}
@@ -168,9 +172,9 @@ func (b *bed) say(what reply, descriptors ...int) {
 }
 
 // joined is a connection that stands, and the host's stream of it.
-func (b *bed) joined() (uint64, *gonet.TCPConn, *net.UnixConn) {
+func (b *bed) joined(port ...uint16) (uint64, *gonet.TCPConn, *net.UnixConn) {
 	b.t.Helper()
-	done := b.dial(context.Background())
+	done := b.dial(context.Background(), port...)
 	wanted := b.asked()
 	if wanted.Connect != elsewhere.String() || netip.MustParseAddrPort(wanted.From).Addr() != podAddress {
 		b.t.Fatalf("%+v", wanted)
@@ -206,6 +210,20 @@ func TestBothWays(t *testing.T) {
 	go func() { _, _ = stream.Write(sent); stream.Close() }()
 	if got, err = io.ReadAll(conn); err != nil || !bytes.Equal(got, sent) {
 		t.Fatalf("%d of %d bytes back: %v", len(got), len(sent), err)
+	}
+}
+
+// TestAPortIsUsedAgain: a client may come from the port of a connection that has just ended, by the end of the other side.
+func TestAPortIsUsedAgain(t *testing.T) {
+	b := lay(t)
+	for range 3 {
+		_, conn, stream := b.joined(40000)
+		stream.Close()
+		if got, err := io.ReadAll(conn); err != nil || len(got) > 0 {
+			t.Fatalf("%q: %v", got, err)
+		}
+		conn.Close()
+		time.Sleep(200 * time.Millisecond) // the pod's half has the port until it has heard of the last packet
 	}
 }
 

@@ -73,6 +73,11 @@ func (o *outlet) configure(link stack.LinkEndpoint) tcpip.Error {
 	if err := o.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return err
 	}
+	// Nothing is late on this link, and a forwarder has no listener that takes a port of the last minute again.
+	again := tcpip.TCPTimeWaitTimeoutOption(10 * time.Millisecond)
+	if err := o.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &again); err != nil {
+		return err
+	}
 	recovery := tcpip.TCPRecovery(0) // RACK stalls on bursts of small frames over fast links, as in the node
 	return o.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &recovery)
 }

@@ -221,8 +221,9 @@ def test_many_bytes_both_ways(yard: Yard) -> None:
 
 
 def test_many_at_once(yard: Yard) -> None:
-    script = f"for n in $(seq 60); do wget -T 30 -q -O- http://{HOST}:{yard.port}/ & done; wait"
-    assert yard.run(script).count("page") == 60
+    script = f"for n in $(seq 60); do wget -T 30 -q -O- http://{HOST}:{yard.port}/ 2>&1 & done; wait"
+    said = yard.run(script)
+    assert said.count("page") == 60, said
 
 
 def test_policies_hold(yard: Yard) -> None:

@@ -206,7 +206,7 @@ func (a *api) answer(w http.ResponseWriter, value any) {
 
 const first = "/api/v1/namespaces/"
 
-func deploy(t *testing.T, a *api, patience time.Duration, files map[string]string) error {
+func deployFiles(t *testing.T, a *api, patience time.Duration, files map[string]string) error {
 	t.Helper()
 	a.t = t
 	objects, err := Read(folder(t, files))
@@ -222,7 +222,7 @@ func deploy(t *testing.T, a *api, patience time.Duration, files map[string]strin
 
 func TestAppliedInOrder(t *testing.T) {
 	a := &api{}
-	err := deploy(t, a, time.Minute, map[string]string{
+	err := deployFiles(t, a, time.Minute, map[string]string{
 		"10.yaml": object("Namespace", "shop") + "---\n" + object("Widget", "w"),
 		"20.yaml": object("Deployment", "a") + "  namespace: shop\n---\n" + object("ConfigMap", "b"),
 	})
@@ -242,7 +242,7 @@ func TestAppliedInOrder(t *testing.T) {
 func TestTriedAgainUntilServed(t *testing.T) {
 	a := &api{refuse: 3, late: 2}
 	files := map[string]string{"a.yaml": object("Namespace", "a") + "---\n" + object("Widget", "b")}
-	if err := deploy(t, a, time.Minute, files); err != nil {
+	if err := deployFiles(t, a, time.Minute, files); err != nil {
 		t.Fatal(err)
 	}
 	if want := []string{first + "a", "/apis/example.org/v1/widgets/b"}; !slices.Equal(a.applied, want) {
@@ -253,7 +253,7 @@ func TestTriedAgainUntilServed(t *testing.T) {
 // A slow machine's API server refuses for longer than a dozen tries.
 func TestTriedAgainForLong(t *testing.T) {
 	a := &api{refuse: 40}
-	if err := deploy(t, a, time.Minute, map[string]string{"a.yaml": object("Namespace", "a")}); err != nil {
+	if err := deployFiles(t, a, time.Minute, map[string]string{"a.yaml": object("Namespace", "a")}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -262,7 +262,7 @@ func TestTriedAgainForLong(t *testing.T) {
 func TestRefusedObject(t *testing.T) {
 	a := &api{broken: "/bad"}
 	files := map[string]string{"a.yaml": object("Namespace", "good") + "---\n" + object("Namespace", "bad") + "---\n" + object("Namespace", "after")}
-	err := deploy(t, a, time.Second, files)
+	err := deployFiles(t, a, time.Second, files)
 	if err == nil || !strings.HasPrefix(err.Error(), "a.yaml: Namespace bad: ") || !strings.Contains(err.Error(), "no such field") {
 		t.Errorf("error %v", err)
 	}
@@ -291,7 +291,7 @@ func TestRemove(t *testing.T) {
 
 func TestUnknownKind(t *testing.T) {
 	a := &api{late: 1 << 20}
-	err := deploy(t, a, time.Second, map[string]string{"a.yaml": object("Widget", "x")})
+	err := deployFiles(t, a, time.Second, map[string]string{"a.yaml": object("Widget", "x")})
 	if err == nil || !strings.HasPrefix(err.Error(), "a.yaml: Widget x: ") || !strings.Contains(err.Error(), "no matches for kind") {
 		t.Errorf("error %v", err)
 	}
