@@ -26,6 +26,7 @@ from sandkube.errors import UserError
 from tests.anywhere.packages import install
 from tests.cluster.conftest import ROOT, Cluster, api_through_a_port, boot, bounded, inside, of_kind, ordinary_python
 from tests.cluster.test_hostile import create, pod, service
+from tests.small import let_in
 
 
 @pytest.fixture(scope="module")
@@ -287,8 +288,7 @@ def test_an_ordinary_user_with_cgroups(native: Programs, tmp_path_factory: pytes
     for path in (Path("/etc/subuid"), Path("/etc/subgid")):  # which others are bound over
         path.touch()
     base = tmp_path_factory.mktemp("ordinary")
-    for folder in (base, *base.parents[:2]):  # pytest makes them for their owner only
-        folder.chmod(folder.stat().st_mode | 0o011)
+    let_in(base)
     shutil.copytree(native.runsc.parents[2], base / "bundle/rootfs", symlinks=True)  # a store of the user's own
     subprocess.run(["chown", "-R", f"{USER}:{USER}", base], check=True)
     all_of_them, own = delegated(f"sandkube-test-{os.getpid()}")

@@ -138,6 +138,7 @@ def test_a_host_port_is_its_nodes(two: Cluster) -> None:
     assert asked == ["port-runsc", "port-runsc", "port-runsc-2"]
     other = [{"containerPort": 8080, "hostPort": 8082, "hostIP": "127.0.0.1"}]
     create(two, pod("loopback", SERVE, nodeName="runsc-2", ports=other))
+    two.kubectl("wait", "pod", "loopback", "--for=condition=Ready", "--timeout=60s")
     assert eventually(two, "127.0.0.1", 8082) == "loopback", "loopback is that of all nodes"
     third = [{"containerPort": 8080, "hostPort": 8082, "hostIP": "10.88.0.1"}]
     create(two, pod("foreign", SERVE, nodeName="runsc-2", ports=third))
