@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,9 +46,13 @@ def _missing(programs: Mapping[str, str]) -> list[str]:
 
 def install(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Install what is missing; where it cannot be, a line says so, and what needs it is made by hand or fails."""
-    missing = _missing(programs)
-    if not missing:
-        return
+    with Path(tempfile.gettempdir(), "sandkube-packages.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another lane of tests may install as well
+        if missing := _missing(programs):
+            _install(missing)
+
+
+def _install(missing: list[str]) -> None:
     words = " ".join(missing)
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         say(f"not installed here, and only root of a Debian can install it: {words}")
