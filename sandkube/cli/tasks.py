@@ -21,10 +21,10 @@ from sandkube.run import CommandFailed, Finished, Interrupted, stopping
 FAST = ("--numprocesses=3", "--dist=worksteal", "tests/unit")
 """What pytest is told for tests that neither build nor boot."""
 SLOW = (
-    *("--numprocesses=3", "--dist=loadscope", "--verbose", "--durations=20"),
+    *("--numprocesses=2", "--dist=loadscope", "--verbose", "--durations=20"),
     *("tests/integration", "tests/anywhere", "tests/cluster"),
 )
-"""What it is told for the others: three at a time, of lanes that tests/conftest.py makes."""
+"""What it is told for the others: two at a time, of lanes that tests/conftest.py makes."""
 
 
 def _realise(name: str) -> TaskFailed | None:

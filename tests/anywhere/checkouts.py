@@ -45,11 +45,24 @@ class Checkout:
         (store / "records" / f"{(store / 'last' / product).read_text().strip()}.json").unlink(missing_ok=True)
 
 
+def _copy_while_it_changes(source: Path, target: Path) -> None:
+    """Copy a folder of files that other lanes may remove meanwhile: then again, from the start."""
+    for left in reversed(range(20)):
+        try:
+            shutil.copytree(source, target)
+        except shutil.Error:
+            shutil.rmtree(target)
+            if not left:
+                raise
+        else:
+            return
+
+
 def _copy_build(target: Path) -> None:
     """The products of this checkout: their trees, and what tells that they are up to date."""
     store, result = ROOT / "outputs/store", ROOT / "outputs/result"
     for name in ("last", "locks", "records"):
-        shutil.copytree(store / name, target / "store" / name)
+        _copy_while_it_changes(store / name, target / "store" / name)
     (target / "store/trees").mkdir()
     for link in result.iterdir():
         tree = link.resolve()
