@@ -38,7 +38,7 @@ OURS = sorted(
 )
 """Recipes that build the program of a module; others build or test a part of it."""
 GLIBC = "x86_64-linux-gnu.2.31"
-ELSEWHERE = {"TestPods"}
+ELSEWHERE = {"TestOwners", "TestPods"}
 """Tests that the build sandbox has no place for, each with a test of its own below."""
 NOTHING: Mapping[str, str] = {}
 WHOLE = {"./.", "./components", "./seed"}
