@@ -21,7 +21,6 @@ import os
 import resource
 import signal
 import socket
-import struct
 import sys
 import time
 from collections import Counter, OrderedDict
@@ -36,6 +35,7 @@ from sandkube.cluster.destinations import DEVICE, HOST, NAMES, Allowed
 from sandkube.cluster.outside import Resolver
 from sandkube.cluster.paired import Pair
 from sandkube.cluster.place import Place
+from sandkube.cluster.streams import abort, pass_on
 from sandkube.errors import one_line
 
 EGRESS = Pair(b"egress", "sandkube.cluster.egress", ("/usr/bin/sandkube-egress", DEVICE, NAMES))
@@ -237,8 +237,8 @@ class Egress:
         """Copy both ways until both have ended; a reset of one half is one of the other."""
         try:
             async with asyncio.TaskGroup() as both:
-                both.create_task(_pass(connection.node, connection.outside))
-                both.create_task(_pass(connection.outside, connection.node))
+                both.create_task(pass_on(connection.node, connection.outside, _BLOCK))
+                both.create_task(pass_on(connection.outside, connection.node, _BLOCK))
             return
         except* OSError:
             connection.reset = True
@@ -246,7 +246,7 @@ class Egress:
             pass
         if not connection.reset:
             raise asyncio.CancelledError
-        _abort(connection.outside)
+        abort(connection.outside)
         self._say(number, reset=True)
         with contextlib.suppress(OSError, TimeoutError):  # an end of the stream alone would be passed on as an end
             await asyncio.wait_for(_drained(connection.node), _GRACE)
@@ -282,26 +282,9 @@ async def _opened(family: int, host: str, port: int) -> socket.socket:
     return made
 
 
-async def _pass(source: socket.socket, target: socket.socket) -> None:
-    """Copy to the end, and pass that on."""
-    loop = asyncio.get_running_loop()
-    buffer = memoryview(bytearray(_BLOCK))
-    while count := await loop.sock_recv_into(source, buffer):
-        await loop.sock_sendall(target, buffer[:count])
-        await asyncio.sleep(0)  # others have their turn, however fast both sides are
-    target.shutdown(socket.SHUT_WR)
-
-
 async def _drained(stream: socket.socket) -> None:
     while await asyncio.get_running_loop().sock_recv(stream, _BLOCK):
         pass
-
-
-def _abort(one: socket.socket) -> None:
-    """Close by a reset."""
-    with contextlib.suppress(OSError):
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    one.close()
 
 
 def of(configured: Configured) -> tuple[Allowed, Resolver]:

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import resource
 import socket
-import struct
 import time
 from collections.abc import Coroutine
 from typing import Any
 
 from sandkube.cluster.relay import Relay
+from sandkube.cluster.streams import abort, pass_on
 from sandkube.errors import UserError
 
 TCP, UDP = "tcp", "udp"
@@ -77,7 +77,7 @@ class Forwarder:
                     await asyncio.sleep(_PAUSE)
                     continue
                 if self._open >= self._most:
-                    _abort(client)
+                    abort(client)
                 else:
                     self._keep(self._join(client, to))
 
@@ -88,35 +88,18 @@ class Forwarder:
                 try:
                     node = await self._relay.stream(to)
                 except OSError:
-                    return _abort(client)
+                    return abort(client)
                 with node:
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     try:
                         async with asyncio.TaskGroup() as both:
-                            both.create_task(_pass(client, node))
-                            both.create_task(_pass(node, client))
+                            both.create_task(pass_on(client, node, _BLOCK))
+                            both.create_task(pass_on(node, client, _BLOCK))
                     except* OSError:
-                        _abort(client)
+                        abort(client)
         finally:
             self._open -= 1
         return None
-
-
-async def _pass(source: socket.socket, target: socket.socket) -> None:
-    """Copy to the end, and pass that on."""
-    loop = asyncio.get_running_loop()
-    buffer = memoryview(bytearray(_BLOCK))
-    while count := await loop.sock_recv_into(source, buffer):
-        await loop.sock_sendall(target, buffer[:count])
-        await asyncio.sleep(0)  # others have their turn, however fast both sides are
-    target.shutdown(socket.SHUT_WR)
-
-
-def _abort(client: socket.socket) -> None:
-    """Close by a reset, as where nobody listens."""
-    with contextlib.suppress(OSError):
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    client.close()
 
 
 class _Flow:

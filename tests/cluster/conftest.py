@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -76,6 +77,17 @@ def inside(cluster: Cluster, script: str, stdin: str = "", timeout: float = 60) 
         input=stdin,
         timeout=timeout,
     )
+
+
+def processes(cluster: Cluster, module: str) -> list[int]:
+    """Those of a module of ours that work for a cluster."""
+    words = [b"-m", module.encode(), bytes(cluster.place.folder)]
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (each / "cmdline").read_bytes().split(b"\0")[1:4] == words:
+                found.append(int(each.name))
+    return found
 
 
 def got(cluster: Cluster, *words: str) -> Any:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from sandkube.cluster.egress import EGRESS
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs
 from sandkube.errors import UserError
-from tests.cluster.conftest import Cluster, boot, inside, of_kind
+from tests.cluster.conftest import Cluster, boot, inside, of_kind, processes
 from tests.cluster.test_component_death import KILL_TRAFFIC
 from tests.cluster.test_hostile import create, pod
 from tests.cluster.test_policy import policy
@@ -249,17 +248,6 @@ def test_policies_hold(yard: Yard) -> None:
         yard.cluster.kubectl("delete", "networkpolicy", "walled", "let")
 
 
-def processes(yard: Yard) -> list[int]:
-    """Those that connect for the cluster."""
-    words = [b"-m", EGRESS.module.encode(), bytes(yard.cluster.place.folder)]
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (each / "cmdline").read_bytes().split(b"\0")[1:4] == words:
-                found.append(int(each.name))
-    return found
-
-
 def test_the_process_of_services_is_none_of_it(yard: Yard) -> None:
     """A connection outlives the process that serves Services and names, and names are asked for again after it."""
     inside(yard.cluster, KILL_TRAFFIC)
@@ -272,16 +260,16 @@ def test_the_process_of_services_is_none_of_it(yard: Yard) -> None:
 
 
 def test_who_connects_is_started_again(yard: Yard) -> None:
-    (one,) = processes(yard)
+    (one,) = processes(yard.cluster, EGRESS.module)
     os.kill(one, signal.SIGKILL)
     for _ in range(100):
         if "status 0" in yard.fetch(f"{HOST}:{yard.port}"):
             break
         time.sleep(0.2)  # the supervisor says nothing of it
-    assert processes(yard) != [one]
+    assert processes(yard.cluster, EGRESS.module) != [one]
 
 
 def test_nothing_is_left(yard: Yard) -> None:
     """The last one: it stops the cluster."""
     stop.stop(yard.cluster.place)
-    assert processes(yard) == []
+    assert processes(yard.cluster, EGRESS.module) == []

@@ -16,7 +16,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +25,7 @@ from sandkube.cluster.configured import configure
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs
 from tests.certificates import Certificates, certificates
-from tests.cluster.conftest import Cluster, boot, inside
+from tests.cluster.conftest import Cluster, boot, inside, processes
 from tests.cluster.test_hostile import create, event
 from tests.image_maker import LAYER, OCI, Made, digest
 from tests.pushed import image, upload
@@ -209,19 +208,8 @@ def test_images_are_collected_again(yard: Yard) -> None:
     assert (said["imageGCHighThresholdPercent"], said["imageGCLowThresholdPercent"]) == (85, 80)
 
 
-def processes(yard: Yard) -> list[int]:
-    """Those that ask registries for the cluster."""
-    words = [b"-m", pull.MODULE.encode(), bytes(yard.cluster.place.folder)]
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if (each / "cmdline").read_bytes().split(b"\0")[1:4] == words:
-                found.append(int(each.name))
-    return found
-
-
 def test_who_asks_is_started_again(yard: Yard) -> None:
-    (one,) = processes(yard)
+    (one,) = processes(yard.cluster, pull.MODULE)
     before = gate(yard)
     os.kill(one, signal.SIGKILL)
     for _ in range(150):
@@ -237,4 +225,4 @@ def test_who_asks_is_started_again(yard: Yard) -> None:
 def test_nothing_is_left(yard: Yard) -> None:
     """The last one: it stops the cluster."""
     stop.stop(yard.cluster.place)
-    assert processes(yard) == []
+    assert processes(yard.cluster, pull.MODULE) == []
