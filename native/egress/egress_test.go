@@ -244,6 +244,23 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
+// TestTheHostGoesInTheMiddle: what was said to it and not read makes no error of its end, which lay's cleanup looks at.
+func TestTheHostGoesInTheMiddle(t *testing.T) {
+	b := lay(t)
+	b.dial(t.Context())
+	raw, err := b.control.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peeked := func(descriptor uintptr) bool { // waits until the question is there, and leaves it there
+		_, _, err = unix.Recvfrom(int(descriptor), make([]byte, longest), unix.MSG_PEEK)
+		return !errors.Is(err, unix.EAGAIN)
+	}
+	if failed := raw.Read(peeked); failed != nil || err != nil {
+		t.Fatal(failed, err)
+	}
+}
+
 func TestRefused(t *testing.T) {
 	b := lay(t)
 	done := b.dial(context.Background())

@@ -103,12 +103,12 @@ func (h *host) forget(id uint64) {
 	h.mu.Unlock()
 }
 
-// listen hands out what the host says until it has gone.
+// listen hands out what the host says until it has gone. What it had not read when it went resets the socket.
 func (h *host) listen() error {
 	data, rights := make([]byte, longest), make([]byte, unix.CmsgSpace(4))
 	for {
 		length, more, _, _, err := h.conn.ReadMsgUnix(data, rights)
-		if errors.Is(err, io.EOF) || err == nil && length == 0 {
+		if errors.Is(err, io.EOF) || errors.Is(err, unix.ECONNRESET) || err == nil && length == 0 {
 			return nil
 		}
 		if err != nil {

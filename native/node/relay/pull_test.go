@@ -138,3 +138,23 @@ func TestPullOfNoRequest(t *testing.T) {
 		}
 	}
 }
+
+// TestAHostThatEndsWithRequestsUnread resets the socket, which is its end as well.
+func TestAHostThatEndsWithRequestsUnread(t *testing.T) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := hostOf(os.NewFile(uintptr(pair[1]), "control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	if _, err := host.Write([]byte{0}); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(pair[0])
+	if err := receive(host, 16, nil); err != nil {
+		t.Error(err)
+	}
+}

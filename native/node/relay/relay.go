@@ -64,12 +64,14 @@ func hostOf(control *os.File) (*net.UnixConn, error) {
 	return host, nil
 }
 
-// receive takes in what the host sends, each time a packet of so many bytes at most and a stream, until the socket is closed.
+// receive takes in what the host sends, each time a packet of so many bytes at most and a stream, until the socket is closed,
+// or reset, as by a host that ends with requests unread.
 func receive(host *net.UnixConn, most int, each func(data []byte, stream *net.UnixConn) error) error {
 	data, rights := make([]byte, most), make([]byte, unix.CmsgSpace(4))
 	for {
 		length, more, _, _, err := host.ReadMsgUnix(data, rights)
-		if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || err == nil && length == 0 {
+		gone := errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, unix.ECONNRESET)
+		if gone || err == nil && length == 0 {
 			return nil
 		}
 		if err != nil {
