@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,17 +47,37 @@ LANES = {
 LAST = "test_soak_finds_nothing"
 
 
+def lane(nodeid: str) -> str:
+    """The lane of a test; its file's own, so to speak, where it has none."""
+    return next((lane for path, lane in LANES.items() if nodeid.startswith(path)), nodeid)
+
+
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
     """A process has a lane, and takes another when its own has ended."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return next((lane for path, lane in LANES.items() if nodeid.startswith(path)), nodeid)
+        return lane(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes | None:
     """Lanes, where whole files are asked for."""
     return Lanes(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Tell how long lanes took, and the files that took the longest: what to look at when a run gets long."""
+    if config.getvalue("dist") != "loadscope":
+        return
+    lanes, files = Counter[str](), Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for each in reports:
+            if isinstance(each, pytest.TestReport):
+                lanes[lane(each.nodeid)] += each.duration
+                files[each.nodeid.partition("::")[0]] += each.duration
+    terminalreporter.section("minutes of lanes, and of the longest files")
+    for name, seconds in (*lanes.most_common(), *files.most_common(20)):
+        terminalreporter.line(f"{seconds / 60:6.1f} {name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from sandkube.build import plan
 from sandkube.build.places import Places
 from tests.anywhere.containers import MACHINE, PLACE
 from tests.anywhere.engines import Engine, run
@@ -59,16 +60,17 @@ def _copy_while_it_changes(source: Path, target: Path) -> None:
 
 
 def _copy_build(target: Path) -> None:
-    """The products of this checkout: their trees, and what tells that they are up to date."""
-    store, result = ROOT / "outputs/store", ROOT / "outputs/result"
+    """What `./do build` makes: the trees, and what tells that they are up to date."""
+    store, result, loaded = ROOT / "outputs/store", ROOT / "outputs/result", plan.load(ROOT)
     for name in ("last", "locks", "records"):
         _copy_while_it_changes(store / name, target / "store" / name)
-    (target / "store/trees").mkdir()
-    for link in result.iterdir():
-        tree = link.resolve()
+    for folder in ("store/trees", "result"):
+        (target / folder).mkdir()
+    for name in loaded.in_order(plan.choose(loaded, ())):
+        tree = (result / name).resolve()
         if not (target / "store/trees" / tree.name).exists():
             subprocess.run(["cp", "--archive", str(tree), str(target / "store/trees")], check=True)
-    shutil.copytree(result, target / "result", symlinks=True)
+        shutil.copy2(result / name, target / "result", follow_symlinks=False)
     cache = Places.of(ROOT, os.environ).cache / "zig"
     shutil.copytree(cache, target / "home/.cache/sandkube/zig", symlinks=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import select
 from collections.abc import Iterator
 from dataclasses import replace
@@ -118,6 +119,22 @@ def test_node_ports_are_on_each_node(two: Cluster) -> None:
     assert [eventually(two, each, 30080) for each in ("10.88.0.1", "127.0.0.1", "10.88.1.1")] == ["on-runsc-2"] * 3
     assert eventually(two, "10.88.1.1", 30081) == "on-runsc-2"
     assert heard(two, "10.88.0.1", 30081) == "", "a node without endpoints answers under the traffic policy Local"
+
+
+def test_a_health_check_tells_of_its_node(two: Cluster) -> None:
+    """What a balancer outside asks each node, to send it traffic or not."""
+    port = {"port": 80, "targetPort": 8080}
+    local = {"externalTrafficPolicy": "Local", "selector": {"app": "on-runsc-2"}}
+    create(two, service("checked", type="LoadBalancer", ports=[port], **local))
+    check = got(two, "service", "checked")["spec"]["healthCheckNodePort"]
+    asked = f"http://10.88.1.1:{check}/healthz"
+    ready = f"until wget -q -T 5 -O - {asked}; do sleep 0.1; done"
+    said = json.loads(inside(two, ready, timeout=PATIENCE).stdout)
+    assert said["service"] == {"namespace": "default", "name": "checked"}
+    assert (said["localEndpoints"], said["serviceProxyHealthy"]) == (1, True)
+    other = inside(two, f"wget -q -T 5 -O - http://10.88.0.1:{check}/ 2>&1 || true")
+    assert "503" in other.stdout + other.stderr
+    two.kubectl("delete", "service", "checked")
 
 
 def test_inside_each_node_has_its_own_endpoints(two: Cluster) -> None:

@@ -45,10 +45,11 @@ func (r rule) served() bool {
 // state is what a set of API objects asks of the node. Addresses are those to
 // put on the device: also those of services without endpoints, so that the node
 // refuses their traffic instead of routing it. Refused has a sentence for each
-// wish that is not met. All are sorted.
+// wish that is not met. Those three are sorted.
 type state struct {
 	Addresses []netip.Addr
 	Rules     []rule
+	Checks    []check
 	Refused   []string
 }
 
@@ -160,6 +161,9 @@ func (w *wishes) service(service *v1.Service, endpoints []*discovery.EndpointSli
 	for _, port := range service.Spec.Ports {
 		w.port(service, port, own, endpoints)
 	}
+	if found := checkOf(service, endpoints); found != nil {
+		w.state.Checks = append(w.state.Checks, *found)
+	}
 }
 
 // addresses are those of one Service.
@@ -229,28 +233,6 @@ func (w *wishes) nodePort(protocol v1.Protocol, port uint16, outside rule, of fu
 	claim(at(w.node.Name), w.node.Addresses...)
 	for _, each := range w.node.Others {
 		claim(at(each.Name), each.Address)
-	}
-}
-
-// hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod. Nodes share
-// loopback: who names it has it there, wherever the pod is; who names no address has the first node's.
-func (w *wishes) hostPorts(pod hostPorts) {
-	for _, m := range pod.Mappings {
-		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
-		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
-		addresses := w.node.of(pod.Address)
-		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
-			shared := address.IsLoopback() && slices.Contains(w.node.Addresses, address)
-			if err != nil || !shared && !slices.Contains(addresses, address) {
-				w.refuse("%s: %s is no address of the node", name, m.HostIP)
-				continue
-			}
-			addresses = []netip.Addr{address}
-		}
-		w.rule(rule{Name: name, Endpoints: []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}})
-		for _, address := range addresses {
-			w.claim(ofHostPort, name, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
-		}
 	}
 }
 
@@ -391,61 +373,4 @@ func affinity(service *v1.Service) time.Duration {
 		seconds = *c.ClientIP.TimeoutSeconds
 	}
 	return time.Duration(seconds) * time.Second
-}
-
-// readyEndpoints gives the sorted endpoints of a port: the ready ones or, when
-// there are none, those that still serve while they terminate (KEP-1669).
-// For a Service with publishNotReadyAddresses the slices say ready already.
-// With names of nodes only those on them count, as kube-proxy's do.
-func readyEndpoints(endpoints []*discovery.EndpointSlice, name string, protocol v1.Protocol, nodes ...string) []netip.AddrPort {
-	var ready, terminating []netip.AddrPort
-	for _, slice := range endpoints {
-		port, found := slicePort(slice, name, protocol)
-		if !found {
-			continue
-		}
-		for _, endpoint := range slice.Endpoints {
-			if len(nodes) > 0 && (endpoint.NodeName == nil || !slices.Contains(nodes, *endpoint.NodeName)) {
-				continue
-			}
-			target := &terminating
-			if isTrue(endpoint.Conditions.Ready, true) {
-				target = &ready
-			} else if !isTrue(endpoint.Conditions.Serving, false) || !isTrue(endpoint.Conditions.Terminating, false) {
-				continue
-			}
-			// All addresses of an endpoint are the same one; consumers use the first.
-			if len(endpoint.Addresses) == 0 {
-				continue
-			}
-			if address, err := netip.ParseAddr(endpoint.Addresses[0]); err == nil {
-				*target = append(*target, netip.AddrPortFrom(address, port))
-			}
-		}
-	}
-	if len(ready) == 0 {
-		ready = terminating
-	}
-	slices.SortFunc(ready, netip.AddrPort.Compare)
-	return slices.Compact(ready)
-}
-
-// slicePort finds a Service's port in a slice by its name: the slice holds the
-// number that a named target port has in its pods.
-func slicePort(slice *discovery.EndpointSlice, name string, protocol v1.Protocol) (uint16, bool) {
-	for _, port := range slice.Ports {
-		sameName := (port.Name == nil && name == "") || (port.Name != nil && *port.Name == name)
-		sameProtocol := (port.Protocol == nil && protocol == v1.ProtocolTCP) || (port.Protocol != nil && *port.Protocol == protocol)
-		if sameName && sameProtocol && port.Port != nil {
-			return uint16(*port.Port), true
-		}
-	}
-	return 0, false
-}
-
-func isTrue(condition *bool, unset bool) bool {
-	if condition == nil {
-		return unset
-	}
-	return *condition
 }

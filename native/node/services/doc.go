@@ -21,5 +21,5 @@
 // the client's, and a connection is accepted before its endpoint has been
 // reached. A traffic policy Local without endpoints on the node refuses
 // instead of dropping, and so does a load balancer for a client that is none of
-// its sources. SCTP and health check node ports are not served.
+// its sources. SCTP is not served.
 package services

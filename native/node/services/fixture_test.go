@@ -50,6 +50,7 @@ func start(t *testing.T, edits ...func(*proxy)) *fixture {
 	for _, edit := range edits {
 		edit(p)
 	}
+	p.checks = newChecks(p.node)
 	done := make(chan error, 1)
 	go func() { done <- p.run(ctx, f.client) }()
 	f.stop = sync.OnceFunc(func() {

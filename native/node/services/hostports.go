@@ -9,6 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
 )
 
 // hostPorts is one file that the CNI plugin podnet writes for a pod with host
@@ -50,4 +54,26 @@ func readHostPorts(folder string) ([]hostPorts, error) {
 		pods = append(pods, pod)
 	}
 	return pods, errors.Join(problems...)
+}
+
+// hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod. Nodes share
+// loopback: who names it has it there, wherever the pod is; who names no address has the first node's.
+func (w *wishes) hostPorts(pod hostPorts) {
+	for _, m := range pod.Mappings {
+		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
+		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
+		addresses := w.node.of(pod.Address)
+		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
+			shared := address.IsLoopback() && slices.Contains(w.node.Addresses, address)
+			if err != nil || !shared && !slices.Contains(addresses, address) {
+				w.refuse("%s: %s is no address of the node", name, m.HostIP)
+				continue
+			}
+			addresses = []netip.Addr{address}
+		}
+		w.rule(rule{Name: name, Endpoints: []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}})
+		for _, address := range addresses {
+			w.claim(ofHostPort, name, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
+		}
+	}
 }

@@ -68,13 +68,14 @@ func Run(ctx context.Context, config *rest.Config, device string, node Node, all
 	if err := os.MkdirAll(hostPortFolder, 0o700); err != nil {
 		return err
 	}
-	p := &proxy{table: newTable(owner, allows), hostPortFolder: hostPortFolder, node: node, ready: ready}
+	p := &proxy{table: newTable(owner, allows), checks: newChecks(node), hostPortFolder: hostPortFolder, node: node, ready: ready}
 	return p.run(ctx, client)
 }
 
 // proxy joins the sources of change to the table.
 type proxy struct {
 	table          *table
+	checks         checks
 	hostPortFolder string
 	node           Node
 	ready          func()
@@ -105,7 +106,7 @@ func (p *proxy) run(ctx context.Context, client kubernetes.Interface) error {
 	p.serve(ctx, changed, watcher)
 	cancel()
 	factory.Shutdown()
-	return p.table.close()
+	return errors.Join(p.table.close(), p.checks.apply(nil))
 }
 
 // watch returns once the first list of each kind is in the cache or ctx ended.
@@ -161,7 +162,7 @@ func (p *proxy) sync(ctx context.Context) error {
 	pods, err := readHostPorts(p.hostPortFolder)
 	want := desired(all, endpoints, pods, p.node)
 	p.say(ctx, want.Refused)
-	err = errors.Join(err, p.table.apply(ctx, want))
+	err = errors.Join(err, p.table.apply(ctx, want), p.checks.apply(want.Checks))
 	if p.ready != nil {
 		p.ready()
 		p.ready = nil
