@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,14 +69,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     """Tell how long lanes took, and the files that took the longest: what to look at when a run gets long."""
     if config.getvalue("dist") != "loadscope":
         return
-    lanes, files = Counter[str](), Counter[str]()
+    lanes, files = defaultdict[str, float](float), defaultdict[str, float](float)
     for reports in terminalreporter.stats.values():
         for each in reports:
             if isinstance(each, pytest.TestReport):
                 lanes[lane(each.nodeid)] += each.duration
                 files[each.nodeid.partition("::")[0]] += each.duration
     terminalreporter.section("minutes of lanes, and of the longest files")
-    for name, seconds in (*lanes.most_common(), *files.most_common(20)):
+    longest = [sorted(each.items(), key=lambda one: -one[1]) for each in (lanes, files)]
+    for name, seconds in (*longest[0], *longest[1][:20]):
         terminalreporter.line(f"{seconds / 60:6.1f} {name}")
 
 
