@@ -67,7 +67,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Lanes |
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Tell how long lanes took, and the files that took the longest: what to look at when a run gets long."""
-    if config.getvalue("dist") != "loadscope":
+    if config.getoption("dist", None) != "loadscope":
         return
     lanes, files = defaultdict[str, float](float), defaultdict[str, float](float)
     for reports in terminalreporter.stats.values():
