@@ -64,6 +64,16 @@ def test_sysctls_that_cannot_be_set(mine: Cluster) -> None:
     mine.kubectl("delete", "pod", "keepalive", "--wait=false")
 
 
+def test_forced_removal_of_shared_memory(mine: Cluster) -> None:
+    """Each IPC namespace has its own setting; Go tests of gVisor's package shm show what is removed, and when."""
+    create(mine, sysctl("forced", "kernel.shm_rmid_forced", "1"), pod("unforced", ["sleep", "infinity"]))
+    mine.kubectl("wait", "pod", "forced", "unforced", "--for=condition=Ready", "--timeout=60s")
+    file = "/proc/sys/kernel/shm_rmid_forced"
+    for name, value in (("forced", b"1\n"), ("unforced", b"0\n")):
+        assert mine.kubectl("exec", name, "--", "cat", file).stdout == value, name
+    assert inside(mine, f"cat {file}").stdout == "0\n", "a pod set it for the node"
+
+
 def test_user_namespaces_of_pods(mine: Cluster) -> None:
     create(mine, pod("own-users", ["sleep", "infinity"], hostUsers=False))
     event(mine, "own-users", "runtime does not support user namespaces")
