@@ -12,6 +12,7 @@ import re
 import select
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ _FIELD = re.compile(
     r"^\s+(server|certificate-authority-data|client-certificate-data|client-key-data): (\S+)$", re.MULTILINE
 )
 """The lines of the node's kubeconfig (native/node/pki) that say where and who."""
+_AGAIN = (http.HTTPStatus.GONE, http.HTTPStatus.TOO_MANY_REQUESTS)
+_FAULT = 500
 _FAREWELL = 5.0  # seconds for a supervisor to end after its sandbox
 
 
@@ -42,10 +45,16 @@ class Api:
             self._answer("POST", path, json.dumps(body)).read()
 
     def watch(self, path: str) -> Iterator[dict[str, Any]]:
-        """The events of a watch, whose query is in the path, until the server ends it."""
+        """The events of a watch, whose query is in the path, until the server ends it, in whatever way."""
         with self._faults(f"GET {path}"):
-            for line in self._answer("GET", path):
-                yield json.loads(line)
+            answer = self._answer("GET", path)
+            for line in answer:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    self._ended(event["object"])
+                    answer.read()
+                    return
+                yield event
                 self._in_time()
 
     def close(self) -> None:
@@ -53,14 +62,29 @@ class Api:
         if self._connection is not None:
             self._connection.close()
 
+    def _ended(self, status: Mapping[str, Any]) -> None:
+        """Heed the Status that ends a watch: it may be asked for again, after a while, or is refused."""
+        if status["code"] < _FAULT and status["code"] not in _AGAIN:
+            raise UserError(f"cluster {self._place.name}: {status['message']}")
+        self._wait(status.get("details", {}).get("retryAfterSeconds", 0))
+
+    def _wait(self, seconds: float) -> None:
+        left = self._deadline.left()
+        time.sleep(seconds if left is None else min(seconds, left))
+
     def _answer(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
-        opened = self._connection = self._connection or self._connect()
-        self._in_time()
-        opened.request(method, path, body, {"Content-Type": "application/json"})
-        answer = opened.getresponse()
-        if not 200 <= answer.status < 300:
-            raise UserError(f"cluster {self._place.name}: {_reason(answer.read())}")
-        return answer
+        """What is said to a request, which is made again for as long as the server has no time for it."""
+        while True:
+            opened = self._connection = self._connection or self._connect()
+            self._in_time()
+            opened.request(method, path, body, {"Content-Type": "application/json"})
+            answer = opened.getresponse()
+            if 200 <= answer.status < 300:
+                return answer
+            said, later = answer.read(), answer.headers.get("Retry-After", "")
+            if answer.status != http.HTTPStatus.TOO_MANY_REQUESTS or not later.isdecimal():
+                raise UserError(f"cluster {self._place.name}: {_reason(said)}")
+            self._wait(int(later))
 
     def _connect(self) -> http.client.HTTPSConnection:
         found = dict(_FIELD.findall(self._place.kubeconfig.read_text()))

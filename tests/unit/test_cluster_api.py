@@ -8,7 +8,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,25 +25,39 @@ from tests.certificates import Certificates, certificates
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Takes one pod; a watch says that it is there, then that it is ready, in chunks as the API's."""
+    """Takes one pod, at the second try; a watch says that it is there, ends, and says then that it is ready, in chunks
+    as the API's.
+    """
 
     protocol_version = "HTTP/1.1"
-    taken = False
+    taken = asked = False
+    ending = 429
+    """Of the Status that the watch of the pod ends with, the first time."""
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
 
-    def _say(self, status: int, document: object) -> None:
+    def _say(self, status: int, document: object, headers: Mapping[str, str] | None = None) -> None:
         text = json.dumps(document).encode()
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()
         self.wfile.write(text)
+
+    def _tell(self, kind: str, document: object) -> None:
+        line = json.dumps({"type": kind, "object": document}).encode() + b"\n"
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
 
     def do_POST(self) -> None:
         found = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if found != POD:
             self._say(422, {"kind": "Status", "message": 'pods "x" is invalid'})
+            return
+        if not self.asked:
+            type(self).asked = True
+            self._say(429, {"kind": "Status", "message": "storage is (re)initializing"}, {"Retry-After": "0"})
             return
         type(self).taken = True
         self._say(201, found)
@@ -52,10 +66,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for status in ("False", "True") if f"metadata.name={NAME}" in self.path and self.taken else ():
-            event = {"type": "MODIFIED", "object": {"status": {"conditions": [{"type": "Ready", "status": status}]}}}
-            line = json.dumps(event).encode() + b"\n"
-            self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
+        wanted = f"metadata.name={NAME}" in self.path and self.taken
+        for status in ("False", "True") if wanted else ():
+            self._tell("MODIFIED", {"status": {"conditions": [{"type": "Ready", "status": status}]}})
+            if status == "False" and self.ending:
+                self._tell("ERROR", {"kind": "Status", "status": "Failure", "message": "not now", "code": self.ending})
+                type(self).ending = 0
+                break
         self.wfile.write(b"0\r\n\r\n")
 
 
@@ -92,7 +109,8 @@ def port(made: Certificates) -> Iterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(made.server, made.key)
     server.socket = context.wrap_socket(server.socket, server_side=True)
-    Handler.taken = False
+    Handler.taken = Handler.asked = False
+    Handler.ending = 429
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -107,6 +125,7 @@ def test_a_pod_is_made_and_waited_for(one: Callable[[int], Place], port: int) ->
     place = one(port)
     have_running(Kubectl(Path("/no/kubectl"), place), fresh=True)
     assert Handler.taken
+    assert Handler.ending == 0, "it was watched again after its end"
     assert sorted(each.name for each in place.folder.iterdir()) == ["kubeconfig", "state.json"], "no key is left"
 
 
@@ -114,6 +133,12 @@ def test_a_refusal_is_the_servers_sentence(one: Callable[[int], Place], port: in
     with closing(Api(one(port), NEVER)) as api, pytest.raises(UserError) as caught:
         api.post("/api/v1/namespaces/default/pods", {})
     assert caught.value.message == 'cluster a: pods "x" is invalid'
+
+
+def test_a_watch_that_is_refused_in_the_middle(one: Callable[[int], Place], port: int) -> None:
+    Handler.ending = 403
+    with pytest.raises(UserError, match="^cluster a: not now"):
+        have_running(Kubectl(Path("/no/kubectl"), one(port)), fresh=True)
 
 
 def test_a_watch_without_an_end(one: Callable[[int], Place], port: int) -> None:
