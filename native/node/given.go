@@ -67,7 +67,7 @@ func savedGiven() (given, error) {
 func (g given) addresses() []netip.Addr {
 	var all []netip.Addr
 	for _, each := range g.cluster.Members() {
-		all = append(all, each.NodeAddress)
+		all = append(all, each.NodeAddresses()...)
 	}
 	if g.settings.Disabled(settings.DNS) {
 		return all

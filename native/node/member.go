@@ -57,6 +57,20 @@ func (n *node) checkEgress() error {
 	return nil
 }
 
+// checkFamilies says why there cannot be two families of addresses, if there are to be.
+func (n *node) checkFamilies() error {
+	const alone = "there can be IPv4 only: the network of this sandbox does not forward"
+	switch {
+	case !n.cluster.Dual():
+		return nil
+	case boot.Device(n.plan, n.cluster) != boot.Loopback:
+		return errors.New(alone)
+	case unix.Access(boot.Forwarding6, unix.F_OK) != nil:
+		return errors.New(alone + " IPv6")
+	}
+	return nil
+}
+
 // member is a further node, for the first one: a process of this program with folders of its own.
 type member struct {
 	*control

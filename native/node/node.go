@@ -98,7 +98,7 @@ func bootNode(options options) {
 		fmt.Fprintln(n.sink.Component("node"), err) // which may be diagnosed
 		n.fail("node", fmt.Errorf("probe: %w", err))
 	}
-	if err := errors.Join(n.checkMembers(), n.checkEgress()); err != nil {
+	if err := errors.Join(n.checkMembers(), n.checkEgress(), n.checkFamilies()); err != nil {
 		n.fail("node", err)
 	}
 	n.stages.Reached("probe")

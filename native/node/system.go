@@ -57,11 +57,12 @@ func (c *control) system(ctx context.Context) error {
 
 // publishCorefile leaves alone what a user made of the one that there is.
 func (c *control) publishCorefile(ctx context.Context) error {
-	own, other := dns.Corefile(c.cluster.Domain, c.cluster.Outside), dns.Corefile(c.cluster.Domain, cluster.NamesOutside)
+	other := cluster.NamesOutside
 	if c.cluster.Outside.IsValid() {
-		other = dns.Corefile(c.cluster.Domain, netip.Addr{})
+		other = netip.Addr{}
 	}
-	return dns.Publish(ctx, c.client(pki.Admin), own, other)
+	text := func(outside netip.Addr) string { return dns.Corefile(c.cluster.Domain, outside, c.cluster.Dual()) }
+	return dns.Publish(ctx, c.client(pki.Admin), text(c.cluster.Outside), text(other))
 }
 
 // unwanted says whether a part is disabled. All of them reach the API by its Service.

@@ -262,7 +262,7 @@ func (c *control) controllers(ctx context.Context) error {
 
 // balance gives Services addresses of load balancers.
 func (c *control) balance(ctx context.Context, _ func()) error {
-	return loadbalancer.Run(ctx, c.client(pki.LoadBalancer), c.cluster.LoadBalancers)
+	return loadbalancer.Run(ctx, c.client(pki.LoadBalancer), c.cluster.LoadBalancers, c.cluster.Second.LoadBalancers)
 }
 
 // traffic runs the process that serves what pods send. It is ready when all parts of it are, each of which is a stage.
@@ -286,6 +286,7 @@ func (c *control) traffic(ctx context.Context, ready func()) error {
 			Domain:     c.cluster.Domain,
 			Address:    c.cluster.DNS,
 			Outside:    c.cluster.Outside,
+			Dual:       c.cluster.Dual(),
 		}
 	}
 	return components.Role{Word: traffic.Role, Told: settings, Log: c.sink.Joined(traffic.Role), Said: func(part []byte) {

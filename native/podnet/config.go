@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/netip"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -11,14 +12,46 @@ import (
 
 // config is the plugin's entry of the network configuration list. Subnet and
 // Gateway are required; addresses are leased from Subnet above Gateway. Pods are put on the Bridge where there is one.
+// Where there is a Second family a pod has the address of the same number in it.
 // ReservedPorts are TCP ports of the Gateway's address that the node itself has: no host port can be one of them.
 type config struct {
 	types.NetConf
 	Subnet        netip.Prefix  `json:"subnet"`
 	Gateway       netip.Addr    `json:"gateway"`
+	Second        *family       `json:"second"`
 	Bridge        string        `json:"bridge"`
 	ReservedPorts []int         `json:"reservedPorts"`
 	RuntimeConfig runtimeConfig `json:"runtimeConfig"`
+}
+
+// family is the network of a cluster of dual stack in IPv6.
+type family struct {
+	Subnet  netip.Prefix `json:"subnet"`
+	Gateway netip.Addr   `json:"gateway"`
+}
+
+// side is a pod's address of one family, and the gateway's.
+type side struct{ address, gateway netip.Addr }
+
+// sides are those of a pod, by its address of the first family.
+func (c *config) sides(address netip.Addr) []side {
+	all := []side{{address, c.Gateway}}
+	if c.Second != nil {
+		all = append(all, side{c.second(address), c.Second.Gateway})
+	}
+	return all
+}
+
+// second is the address of the second family that goes with one; invalid if there is none.
+func (c *config) second(address netip.Addr) netip.Addr {
+	if c.Second == nil {
+		return netip.Addr{}
+	}
+	number := func(one netip.Addr) *big.Int { return new(big.Int).SetBytes(one.AsSlice()) }
+	sum := number(c.Second.Subnet.Addr())
+	sum.Add(sum, number(address)).Sub(sum, number(c.Subnet.Addr()))
+	found, _ := netip.AddrFromSlice(sum.FillBytes(make([]byte, 16)))
+	return found
 }
 
 // runtimeConfig holds what the runtime passes for the capabilities that the
@@ -47,10 +80,27 @@ func parseConfig(data []byte) (*config, error) {
 	if !conf.Subnet.Contains(conf.Gateway) {
 		return nil, invalid("gateway: %q is not in %s", conf.Gateway, conf.Subnet)
 	}
+	if err := conf.validateSecond(); err != nil {
+		return nil, err
+	}
 	if err := version.ParsePrevResult(&conf.NetConf); err != nil {
 		return nil, types.NewError(types.ErrDecodingFailure, "prevResult", err.Error())
 	}
 	return conf, nil
+}
+
+func (c *config) validateSecond() error {
+	if c.Second == nil {
+		return nil
+	}
+	subnet := c.Second.Subnet
+	if !subnet.IsValid() || !subnet.Addr().Is6() || subnet != subnet.Masked() || 128-subnet.Bits() < 32-c.Subnet.Bits() {
+		return invalid("second: %q is not an IPv6 network as large as %s", subnet, c.Subnet)
+	}
+	if !subnet.Contains(c.Second.Gateway) {
+		return invalid("second: %q is not in %s", c.Second.Gateway, subnet)
+	}
+	return nil
 }
 
 func invalid(format string, args ...any) error {

@@ -14,6 +14,7 @@ import (
 type hostPorts struct {
 	attachment
 	Address  netip.Addr    `json:"address"`
+	Second   netip.Addr    `json:"second,omitzero"`
 	Mappings []portMapping `json:"mappings"`
 }
 
@@ -21,6 +22,9 @@ type hostPorts struct {
 // A host port is served on the node's addresses, of which loopback is that of all nodes: every other one is somebody else's.
 func refuseHostPorts(conf *config) error {
 	own := []netip.Addr{conf.Gateway, netip.AddrFrom4([4]byte{127, 0, 0, 1})}
+	if conf.Second != nil {
+		own = append(own, conf.Second.Gateway)
+	}
 	for _, m := range conf.RuntimeConfig.PortMappings {
 		if m.HostPort <= 0 {
 			continue
@@ -45,9 +49,9 @@ func refuseHostPorts(conf *config) error {
 
 // writeHostPorts publishes the mappings of a pod; containers without host
 // ports arrive with mappings whose HostPort is 0.
-func writeHostPorts(folder string, id attachment, address netip.Addr, mappings []portMapping) error {
-	content := hostPorts{attachment: id, Address: address}
-	for _, m := range mappings {
+func writeHostPorts(folder string, id attachment, conf *config, address netip.Addr) error {
+	content := hostPorts{attachment: id, Address: address, Second: conf.second(address)}
+	for _, m := range conf.RuntimeConfig.PortMappings {
 		if m.HostPort > 0 {
 			m.Protocol = strings.ToLower(m.Protocol)
 			content.Mappings = append(content.Mappings, m)

@@ -23,11 +23,13 @@ func (a attachment) String() string { return a.ContainerID + "/" + a.IfName }
 
 // lease is the content of one lease file. Netns is kept so that the node can
 // make the devices again after a restore, which loses them; Pod tells whose
-// address it is, before the API does.
+// address it is, before the API does; Second is the address of the second family
+// that comes with it, if there is one.
 type lease struct {
 	attachment
-	Netns string `json:"netns"`
-	Pod   pod    `json:"pod"`
+	Netns  string     `json:"netns"`
+	Pod    pod        `json:"pod"`
+	Second netip.Addr `json:"second,omitzero"`
 }
 
 // pod is a pod of the API.
@@ -74,14 +76,15 @@ func (l *leases) Close() { l.lock.Close() }
 // first free one behind the one that was given out last, and above the gateway:
 // an address that was just released may still be known as its last pod's. The
 // last address of the subnet is its broadcast address and never given out.
-func (l *leases) Allocate(subnet netip.Prefix, gateway netip.Addr, want lease) (netip.Addr, error) {
+func (l *leases) Allocate(conf *config, want lease) (netip.Addr, error) {
+	subnet, gateway := conf.Subnet, conf.Gateway
 	held, err := l.read()
 	if err != nil {
 		return netip.Addr{}, err
 	}
 	for address, have := range held {
 		if have.attachment == want.attachment {
-			return address, l.write(address, want)
+			return address, l.write(conf, address, want)
 		}
 	}
 	given := func(address netip.Addr) bool { return gateway.Less(address) && subnet.Contains(address.Next()) }
@@ -91,7 +94,7 @@ func (l *leases) Allocate(subnet netip.Prefix, gateway netip.Addr, want lease) (
 	}
 	for address := first; given(address); {
 		if _, used := held[address]; !used {
-			return address, errors.Join(l.write(address, want), writeFile(l.last, address))
+			return address, errors.Join(l.write(conf, address, want), writeFile(l.last, address))
 		}
 		if address = address.Next(); !given(address) {
 			address = gateway.Next()
@@ -175,7 +178,8 @@ func (l *leases) read() (map[netip.Addr]lease, error) {
 	return held, nil
 }
 
-func (l *leases) write(address netip.Addr, content lease) error {
+func (l *leases) write(conf *config, address netip.Addr, content lease) error {
+	content.Second = conf.second(address)
 	return writeFile(filepath.Join(l.folder, address.String()), content)
 }
 

@@ -11,6 +11,10 @@ import (
 var (
 	testSubnet  = netip.MustParsePrefix("10.88.0.0/24")
 	testGateway = netip.MustParseAddr("10.88.0.1")
+	testConfig  = &config{Subnet: testSubnet, Gateway: testGateway}
+	dualConfig  = &config{Subnet: testSubnet, Gateway: testGateway, Second: &family{
+		Subnet: netip.MustParsePrefix("fd00:10:88::/64"), Gateway: netip.MustParseAddr("fd00:10:88::1"),
+	}}
 )
 
 func TestWhoseLeaseItIs(t *testing.T) {
@@ -33,7 +37,7 @@ func allocate(t *testing.T, root, container string) string {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	address, err := l.Allocate(testSubnet, testGateway, lease{attachment: attachment{container, "eth0"}})
+	address, err := l.Allocate(testConfig, lease{attachment: attachment{container, "eth0"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,6 +126,10 @@ func TestHostPortsThatAreRefused(t *testing.T) {
 			portMapping{HostPort: 80, Protocol: "udp", HostIP: "::1"},
 			"host port 80/UDP wants host IP ::1, which is no address of the node: it has 10.88.0.1 and 127.0.0.1",
 		},
+		{
+			portMapping{HostPort: 80, Protocol: "tcp", HostIP: "fd00:10:88::1"},
+			"host port 80/TCP wants host IP fd00:10:88::1, which is no address of the node: it has 10.88.0.1 and 127.0.0.1",
+		},
 	} {
 		conf.RuntimeConfig.PortMappings = []portMapping{{ContainerPort: 1, Protocol: "tcp"}, c.mapping}
 		got := ""
@@ -130,6 +138,16 @@ func TestHostPortsThatAreRefused(t *testing.T) {
 		}
 		if got != c.want {
 			t.Errorf("%+v: %q, want %q", c.mapping, got, c.want)
+		}
+	}
+}
+
+func TestHostPortsOfTheSecondFamily(t *testing.T) {
+	conf := *dualConfig
+	for host, refused := range map[string]bool{"": false, "::": false, "fd00:10:88::1": false, "fd00:10:88::2": true} {
+		conf.RuntimeConfig.PortMappings = []portMapping{{HostPort: 80, Protocol: "tcp", HostIP: host}}
+		if err := refuseHostPorts(&conf); (err != nil) != refused {
+			t.Errorf("%s: %v", host, err)
 		}
 	}
 }
@@ -155,7 +173,7 @@ func TestFullSubnet(t *testing.T) {
 	defer l.Close()
 	var last netip.Addr
 	for i := range 253 {
-		last, err = l.Allocate(testSubnet, testGateway, lease{attachment: attachment{strconv.Itoa(i), "eth0"}})
+		last, err = l.Allocate(testConfig, lease{attachment: attachment{strconv.Itoa(i), "eth0"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -163,7 +181,7 @@ func TestFullSubnet(t *testing.T) {
 	if last.String() != "10.88.0.254" {
 		t.Errorf("last address %s", last)
 	}
-	_, err = l.Allocate(testSubnet, testGateway, lease{attachment: attachment{"more", "eth0"}})
+	_, err = l.Allocate(testConfig, lease{attachment: attachment{"more", "eth0"}})
 	if err == nil || err.Error() != "no free address in 10.88.0.0/24: 253 are leased" {
 		t.Errorf("error %v", err)
 	}
@@ -173,25 +191,67 @@ func TestHostPortFile(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "hostports")
 	id := attachment{"c1", "eth0"}
 	address := netip.MustParseAddr("10.88.0.2")
-	if err := writeHostPorts(folder, id, address, []portMapping{{ContainerPort: 80}}); err != nil {
+	conf := *testConfig
+	conf.RuntimeConfig.PortMappings = []portMapping{{ContainerPort: 80}}
+	if err := writeHostPorts(folder, id, &conf, address); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(folder); !os.IsNotExist(err) {
 		t.Errorf("a pod without host ports wrote something: %v", err)
 	}
-	mapping := portMapping{HostPort: 8080, ContainerPort: 80, Protocol: "TCP"}
-	if err := writeHostPorts(folder, id, address, []portMapping{mapping}); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(filepath.Join(folder, "c1-eth0.json"))
-	want := `{"containerID":"c1","ifName":"eth0","address":"10.88.0.2","mappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}` + "\n"
-	if err != nil || string(data) != want {
-		t.Errorf("got %s, %v, want %s", data, err, want)
+	conf.RuntimeConfig.PortMappings = []portMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "TCP"}}
+	for more, second := range map[string]*family{"": nil, `"second":"fd00:10:88::2",`: dualConfig.Second} {
+		conf.Second = second
+		if err := writeHostPorts(folder, id, &conf, address); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(filepath.Join(folder, "c1-eth0.json"))
+		want := `{"containerID":"c1","ifName":"eth0","address":"10.88.0.2",` + more +
+			`"mappings":[{"hostPort":8080,"containerPort":80,"protocol":"tcp"}]}` + "\n"
+		if err != nil || string(data) != want {
+			t.Errorf("got %s, %v, want %s", data, err, want)
+		}
 	}
 	for range 2 {
 		if err := removeHostPorts(folder, id); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// dual is a configuration with a second family.
+func dual(subnet, gateway string) string {
+	return `{"subnet":"10.88.0.0/24","gateway":"10.88.0.1","second":{"subnet":"` + subnet + `","gateway":"` + gateway + `"}}`
+}
+
+// An address of the second family has the number of the first one's, and a lease is of both.
+func TestSecondAddresses(t *testing.T) {
+	wide := *dualConfig
+	wide.Subnet, wide.Second = netip.MustParsePrefix("10.64.0.0/10"), &family{Subnet: netip.MustParsePrefix("fd00:1::/64")}
+	for _, c := range []struct {
+		conf      *config
+		one, want string
+	}{
+		{dualConfig, "10.88.0.2", "fd00:10:88::2"}, {dualConfig, "10.88.0.254", "fd00:10:88::fe"}, {&wide, "10.88.1.2", "fd00:1::18:102"},
+		{testConfig, "10.88.0.2", "invalid IP"},
+	} {
+		if got := c.conf.second(netip.MustParseAddr(c.one)); got.String() != c.want {
+			t.Errorf("%s: %s, want %s", c.one, got, c.want)
+		}
+	}
+	root := t.TempDir()
+	l, err := openLeases(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	address, err := l.Allocate(dualConfig, lease{attachment: attachment{"a", "eth0"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	held, err := l.read()
+	if err != nil || len(held) != 1 || held[address].Second.String() != "fd00:10:88::2" {
+		t.Errorf("%v, %v", held, err)
 	}
 }
 
@@ -201,6 +261,10 @@ func TestConfigErrors(t *testing.T) {
 		{`{"gateway":"10.88.0.1"}`, `subnet: "invalid Prefix" is not an IPv4 network`},
 		{`{"subnet":"10.88.0.9/24","gateway":"10.88.0.1"}`, `subnet: "10.88.0.9/24" is not an IPv4 network`},
 		{`{"subnet":"10.88.0.0/24","gateway":"10.89.0.1"}`, `gateway: "10.89.0.1" is not in 10.88.0.0/24`},
+		{dual("fd00::/120", "fd00::1"), ""},
+		{dual("fd00::/121", "fd00::1"), `second: "fd00::/121" is not an IPv6 network as large as 10.88.0.0/24`},
+		{dual("10.89.0.0/24", "10.89.0.1"), `second: "10.89.0.0/24" is not an IPv6 network as large as 10.88.0.0/24`},
+		{dual("fd00::/64", "fd01::1"), `second: "fd01::1" is not in fd00::/64`},
 	}
 	for _, c := range cases {
 		_, err := parseConfig([]byte(c.conf))

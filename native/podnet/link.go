@@ -63,22 +63,40 @@ func connect(conf *config, id attachment, netnsPath string, address netip.Addr) 
 	if err != nil {
 		return nil, err
 	}
-	var outside netlink.Link
 	own := hostNet(address)
-	if bridge != nil {
-		own.Mask = net.CIDRMask(conf.Subnet.Bits(), 32)
-		outside, err = join(host, hostName(id), bridge)
-	} else {
-		outside, err = configure(host, hostName(id), hostNet(conf.Gateway), address, netip.Addr{})
-	}
+	outside, err := outer(host, hostName(id), conf, address, bridge)
 	if err != nil {
 		return nil, err
+	}
+	if bridge != nil {
+		own.Mask = net.CIDRMask(conf.Subnet.Bits(), 32)
 	}
 	inside, err := configure(pod, id.IfName, own, conf.Gateway, conf.Gateway)
 	if err != nil {
 		return nil, err
 	}
-	return result(conf, netnsPath, own, outside, inside), nil
+	made := result(conf, netnsPath, own, outside, inside)
+	if conf.Second != nil {
+		second, gateway := hostNet(conf.second(address)), conf.Second.Gateway
+		if _, err := configure(pod, id.IfName, second, gateway, gateway); err != nil {
+			return nil, err
+		}
+		made.IPs = append(made.IPs, &current.IPConfig{Interface: current.Int(1), Address: *second, Gateway: gateway.AsSlice()})
+	}
+	return made, nil
+}
+
+// outer sets up the host end: a port of the bridge, or a link of its own with the gateways' addresses.
+func outer(host *netlink.Handle, name string, conf *config, address netip.Addr, bridge netlink.Link) (link netlink.Link, err error) {
+	if bridge != nil {
+		return join(host, name, bridge)
+	}
+	for _, each := range conf.sides(address) {
+		if link, err = configure(host, name, hostNet(each.gateway), each.address, netip.Addr{}); err != nil {
+			return nil, err
+		}
+	}
+	return link, nil
 }
 
 // findBridge returns nil if the node made none.
@@ -118,7 +136,8 @@ func configure(h *netlink.Handle, name string, own *net.IPNet, peer, gateway net
 	if err != nil {
 		return nil, fmt.Errorf("find %s: %w", name, err)
 	}
-	if err := h.AddrAdd(link, &netlink.Addr{IPNet: own}); err != nil {
+	// Nobody else is on the link, so Linux need not look for others with an address of IPv6, which would take its time.
+	if err := h.AddrAdd(link, &netlink.Addr{IPNet: own, Flags: flagsOf(peer)}); err != nil {
 		return nil, fmt.Errorf("add %s to %s: %w", own, name, err)
 	}
 	if err := h.LinkSetUp(link); err != nil {
@@ -130,13 +149,21 @@ func configure(h *netlink.Handle, name string, own *net.IPNet, peer, gateway net
 		return nil, fmt.Errorf("add route to %s dev %s: %w", peer, name, err)
 	}
 	if gateway.IsValid() {
-		everything := &net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}
+		bits := gateway.BitLen()
+		everything := &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)}
 		route := &netlink.Route{LinkIndex: index, Dst: everything, Gw: gateway.AsSlice()}
 		if err := h.RouteAdd(route); err != nil {
 			return nil, fmt.Errorf("add default route via %s dev %s: %w", gateway, name, err)
 		}
 	}
 	return link, nil
+}
+
+func flagsOf(address netip.Addr) int {
+	if address.Is6() {
+		return unix.IFA_F_NODAD
+	}
+	return 0
 }
 
 // loopbackUp also adds 127.0.0.1/8 where setting the link up does not, as
@@ -211,14 +238,21 @@ func verify(conf *config, id attachment, netnsPath string, address netip.Addr) e
 		return err
 	}
 	if bridge != nil {
-		err = verifyPort(host, hostName(id), bridge)
-	} else {
-		err = verifyAddress(host, hostName(id), conf.Gateway)
+		if err := verifyPort(host, hostName(id), bridge); err != nil {
+			return err
+		}
 	}
-	if err != nil {
-		return err
+	for _, each := range conf.sides(address) {
+		if bridge == nil {
+			if err := verifyAddress(host, hostName(id), each.gateway); err != nil {
+				return err
+			}
+		}
+		if err := verifyAddress(pod, id.IfName, each.address); err != nil {
+			return err
+		}
 	}
-	return verifyAddress(pod, id.IfName, address)
+	return nil
 }
 
 func verifyPort(h *netlink.Handle, name string, bridge netlink.Link) error {
@@ -237,7 +271,7 @@ func verifyAddress(h *netlink.Handle, name string, want netip.Addr) error {
 	if err != nil {
 		return fmt.Errorf("find %s: %w", name, err)
 	}
-	addresses, err := h.AddrList(link, netlink.FAMILY_V4)
+	addresses, err := h.AddrList(link, netlink.FAMILY_ALL)
 	if err != nil {
 		return fmt.Errorf("list addresses of %s: %w", name, err)
 	}
@@ -266,5 +300,5 @@ func result(conf *config, netnsPath string, own *net.IPNet, outside, inside netl
 }
 
 func hostNet(address netip.Addr) *net.IPNet {
-	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(32, 32)}
+	return &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -170,6 +171,41 @@ func TestDevices(t *testing.T) {
 	}
 }
 
+// The same in a cluster of dual stack, whose pods reach the gateway over IPv6.
+func TestDevicesOfTwoFamilies(t *testing.T) {
+	if !inNamespaces(t) {
+		return
+	}
+	conf, id, address := dualConfig, attachment{"container", "eth0"}, netip.MustParseAddr("10.88.0.2")
+	pod := newNamespace(t)
+	made, err := connect(conf, id, pod, address)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		t.Skip("this kernel has no IPv6")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := recorded(made), conf.sides(address); !slices.Equal(got, want) {
+		t.Errorf("recorded are %v, not %v", got, want)
+	}
+	if err := verify(conf, id, pod, address); err != nil {
+		t.Error(err)
+	}
+	if err := verify(conf, id, pod, address.Next()); err == nil || err.Error() != "eth0 does not carry 10.88.0.3" {
+		t.Errorf("another address: %v", err)
+	}
+	for _, each := range []struct{ from, at, to string }{
+		{pod, "", "10.88.0.1"}, {pod, "", "fd00:10:88::1"}, {"", pod, "fd00:10:88::2"}, {pod, pod, "::1"},
+	} {
+		if err := reach(t, each.from, each.at, each.to); err != nil {
+			t.Errorf("%s: %v", each.to, err)
+		}
+	}
+	if err := disconnect(id); err != nil {
+		t.Error(err)
+	}
+}
+
 // On a node that made a bridge: pods are its ports, and reach the gateway and each other through it.
 func TestBridge(t *testing.T) {
 	if !inNamespaces(t) {
@@ -262,7 +298,7 @@ func reach(t *testing.T, from, at, address string) error {
 	if err := netns.Set(listener); err != nil {
 		return err
 	}
-	socket, err := net.Listen("tcp4", net.JoinHostPort(address, "0"))
+	socket, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
 	if err != nil {
 		return err
 	}
@@ -270,7 +306,7 @@ func reach(t *testing.T, from, at, address string) error {
 	if err := netns.Set(client); err != nil {
 		return err
 	}
-	conn, err := net.DialTimeout("tcp4", socket.Addr().String(), 10*time.Second)
+	conn, err := net.DialTimeout("tcp", socket.Addr().String(), 10*time.Second)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,8 @@
 // link-scope route to the pod; the pod carries its own /32, a link-scope route
 // to the gateway and a default route through it. gVisor's network stack
 // accepts exactly that shape: routes that name their device and carry no
-// source address.
+// source address. In a cluster of dual stack all of it is there in IPv6 as well
+// (key "second"), with an address of the same number; a lease is of both.
 //
 // A node whose network stack does not forward between devices makes a bridge
 // (key "bridge" of the configuration). There the host end is a port of it, the
@@ -22,6 +23,8 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
@@ -65,13 +68,13 @@ func add(args *skel.CmdArgs) error {
 		return err
 	}
 	defer leases.Close()
-	address, err := leases.Allocate(conf.Subnet, conf.Gateway, lease{attachment: id, Netns: args.Netns, Pod: owner})
+	address, err := leases.Allocate(conf, lease{attachment: id, Netns: args.Netns, Pod: owner})
 	if err != nil {
 		return err
 	}
 	result, err := connect(conf, id, args.Netns, address)
 	if err == nil {
-		err = writeHostPorts(hostPortFolder, id, address, conf.RuntimeConfig.PortMappings)
+		err = writeHostPorts(hostPortFolder, id, conf, address)
 	}
 	if err != nil {
 		// What failed matters more than what the roll-back meets.
@@ -135,10 +138,21 @@ func check(args *skel.CmdArgs) error {
 	if !found {
 		return fmt.Errorf("no address is leased to %s", id)
 	}
-	if len(previous.IPs) != 1 || previous.IPs[0].Address.IP.String() != address.String() {
+	if !slices.Equal(recorded(previous), conf.sides(address)) {
 		return fmt.Errorf("%s holds %s, the recorded result says otherwise", id, address)
 	}
 	return verify(conf, id, args.Netns, address)
+}
+
+// recorded are the sides that a result tells.
+func recorded(result *current.Result) []side {
+	var all []side
+	for _, each := range result.IPs {
+		address, _ := netip.AddrFromSlice(each.Address.IP)
+		gateway, _ := netip.AddrFromSlice(each.Gateway)
+		all = append(all, side{address.Unmap(), gateway.Unmap()})
+	}
+	return all
 }
 
 // gc removes what belongs to attachments that the runtime no longer knows.

@@ -10,7 +10,7 @@ from typing import Any
 
 from sandkube.app.options import FILES, Option, option
 from sandkube.cluster.configured import Configured, Tables, configure
-from sandkube.cluster.settings import PARTS, Cluster, Development, Node
+from sandkube.cluster.settings import FAMILIES, PARTS, Cluster, Development, Node
 from sandkube.decode import suggestion
 from sandkube.errors import UserError
 
@@ -22,6 +22,7 @@ OF_OPTION: Mapping[str, tuple[str, ...]] = {
     "verbosity": ("verbosity",),
     "disable": ("disable",),
     "manifests": ("manifests",),
+    "ip-family": ("cluster", "ip-family"),
     "pods": ("cluster", "pods"),
     "services": ("cluster", "services"),
     "load-balancers": ("cluster", "load-balancers"),
@@ -66,6 +67,7 @@ OPTIONS: tuple[Option, ...] = (
     option("verbosity", 0, "how much Kubernetes logs"),
     option("disable", _NONE, "leave out a part of the node; repeatable", metavar="NAME", values=PARTS),
     option("manifests", "", "a folder of objects that the cluster begins with", metavar="FOLDER", values=FILES),
+    option("ip-family", "", "dual for addresses of IPv6 beside those of IPv4", metavar="FAMILY", values=FAMILIES),
     option("pods", "", f"range of the pods' addresses; {Cluster().pods}", metavar="RANGE"),
     option("services", "", f"range of Services; {Cluster().services}", metavar="RANGE"),
     option("load-balancers", "", f"range of load balancers; {Cluster().load_balancers}", metavar="RANGE"),

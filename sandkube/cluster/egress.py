@@ -35,6 +35,7 @@ from sandkube.cluster.destinations import DEVICE, HOST, NAMES, Allowed
 from sandkube.cluster.outside import Resolver
 from sandkube.cluster.paired import Pair
 from sandkube.cluster.place import Place
+from sandkube.cluster.ranges import side_by_side
 from sandkube.cluster.streams import abort, pass_on
 from sandkube.errors import one_line
 
@@ -291,8 +292,8 @@ def of(configured: Configured) -> tuple[Allowed, Resolver]:
     """What a cluster's settings say of its way out."""
     wanted = configured.egress
     cluster = configured.cluster
-    ranges = [*cluster.ranges(), *map(IPv4Network, (cluster.services, cluster.load_balancers))]
-    allowed = Allowed(wanted.to, ranges)
+    ranges = (*map(str, side_by_side(cluster.pods, cluster.nodes)), cluster.services, cluster.load_balancers)
+    allowed = Allowed(wanted.to, list(map(IPv4Network, ranges)))
     return allowed, Resolver(allowed.may_ask, [_server(each) for each in wanted.nameservers])
 
 

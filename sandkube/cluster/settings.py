@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from sandkube.cluster.destinations import destination
+from sandkube.cluster.ranges import Range, RangeV6, overlaps, too_small
 from sandkube.decode import Fault, Shape, key_of, looks_like, shown
 from sandkube.shapes import Distinct, matching
 
 _LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _NAME = rf"(?=.{{1,63}}$){_LABEL}(\.{_LABEL})*"
 _LONGEST_NAME = 61  # with a number behind it, it is a host name
-_SMALLEST = 28  # bits of a range's prefix: the tenth address of Services is that of names
 _TAKEN = {53: "the DNS server", 10250: "the kubelet", 10257: "the controller manager", 10259: "the scheduler"}
 _UNITS = {"Mi": 1 << 20, "Gi": 1 << 30}
 _LEAST_MEMORY = 512 << 20
@@ -55,18 +55,6 @@ INSTEAD: Mapping[str, Mapping[str, str]] = {
 """Arguments of components that other parts of the node must know of, and so are keys of their own."""
 
 
-def _network_fault(text: str) -> str:
-    wanted = "an IPv4 range such as 10.88.0.0/24"
-    try:
-        found = ipaddress.IPv4Network(text)
-    except ValueError as error:
-        why = " (host bits are set)" if "host bits" in str(error) else ""
-        return f"expected {wanted}, got {shown(text)}{why}"
-    if "/" not in text or found.is_loopback or found.is_multicast or found.is_link_local or found.is_unspecified:
-        return f"expected {wanted}, got {shown(text)}"
-    return "" if found.prefixlen <= _SMALLEST else f"has fewer than {1 << (32 - _SMALLEST)} addresses"
-
-
 def _document_fault(value: object) -> str:
     """What TOML has and JSON has not: dates, times, and numbers that are none."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
@@ -92,7 +80,8 @@ def _is_server(text: str) -> bool:
     return not colon or (port.isascii() and port.isdigit() and 0 < int(port) < 65536)
 
 
-Range = Annotated[str, Shape(_network_fault)]
+FAMILIES = ("ipv4", "dual")
+Families = Annotated[str, matching(" or ".join(FAMILIES), "|".join(FAMILIES))]
 Name = Annotated[str, matching("a DNS name of at most 63 lower-case characters", _NAME)]
 Port = Annotated[int, looks_like("a port from 1 to 65535", lambda v: 0 < v < 65536)]
 Word = Annotated[str, matching("a name without blanks, commas and =", r"[\w./:-]+")]
@@ -123,12 +112,20 @@ class Cluster:
 
     HYPHENS: ClassVar[bool] = True
 
+    ip_family: Families = "ipv4"
+    """`ipv4`, or `dual`: pods and the node have addresses of IPv6 as well, and Services may"""
     pods: Range = "10.88.0.0/24"
     """range of the pods' addresses; the node has the first, and each further node a range as large behind it"""
     services: Range = "10.96.0.0/16"
     """range of Services; the API has the first, names the tenth"""
     load_balancers: Range = "10.97.0.0/24"
     """range of the addresses that Services of type LoadBalancer get"""
+    pods_v6: RangeV6 = "fd00:10:88::/64"
+    """range of the pods' second addresses, with `dual`; a pod has the same number in it as in the first"""
+    services_v6: RangeV6 = "fd00:10:96::/112"
+    """range of Services' addresses of IPv6, with `dual`"""
+    load_balancers_v6: RangeV6 = "fd00:10:97::/120"
+    """range of load balancers' addresses of IPv6, with `dual`"""
     domain: Name = "cluster.local"
     """domain of the names of Services and pods"""
     api_port: Port = 6443
@@ -138,27 +135,15 @@ class Cluster:
 
     def faults(self) -> Iterator[Fault]:
         """Ranges that overlap, a port that another part has."""
-        services, balanced = map(ipaddress.IPv4Network, (self.services, self.load_balancers))
-        try:
-            pods = self.ranges()
-        except ValueError:
-            yield ("pods",), f"there are no {self.nodes} ranges from {self.pods} on"
-            return
-        for each in pods:
-            if each.overlaps(services):
-                yield ("services",), f"{services} and the pods' {each} have addresses in common"
-        for whose, others in (("pods'", pods), ("Services'", [services])):
-            for each in others:
-                if balanced.overlaps(each):
-                    yield ("load-balancers",), f"{balanced} and the {whose} {each} have addresses in common"
+        families = [("", self.pods, self.services, self.load_balancers)]
+        if self.ip_family == "dual":
+            families.append(("-v6", self.pods_v6, self.services_v6, self.load_balancers_v6))
+            if too_small(self.pods_v6, self.pods):
+                yield ("pods-v6",), f"{self.pods_v6} has fewer addresses than {self.pods}"
+        for suffix, *ranges in families:
+            yield from overlaps(suffix, self.nodes, *ranges)
         if self.api_port in _TAKEN:
             yield ("api-port",), f"{self.api_port} is the port of {_TAKEN[self.api_port]}"
-
-    def ranges(self) -> list[ipaddress.IPv4Network]:
-        """The pods' ranges, one a node. Raises ValueError where the addresses end."""
-        first = ipaddress.IPv4Network(self.pods)
-        begins = (int(first.network_address) + at * first.num_addresses for at in range(self.nodes))
-        return [ipaddress.IPv4Network((begin, first.prefixlen)) for begin in begins]
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,9 @@ def test_defaults_are_the_nodes() -> None:
     cluster, node = Settings().cluster, Settings().node
     assert ranges.groups() == (cluster.pods, cluster.services)
     assert f'LoadBalancers: netip.MustParsePrefix("{cluster.load_balancers}"),' in source
+    second = {"Pods": cluster.pods_v6, "Services": cluster.services_v6, "LoadBalancers": cluster.load_balancers_v6}
+    for field, value in second.items():
+        assert re.search(rf'^\t{field}:\s+netip\.MustParsePrefix\("{value}"\),$', source, re.MULTILINE), field
     for field, value in {"NodeName": node.name, "Domain": cluster.domain}.items():
         assert re.search(rf'^\t{field}:\s+"{re.escape(value)}",$', source, re.MULTILINE), field
     assert re.search(rf"^\tAPIPort:\s+{cluster.api_port},$", source, re.MULTILINE)
@@ -159,6 +162,22 @@ configuration = {started = 2020-01-01}
             "cluster.pods",
             "there are no 2 ranges from 255.255.255.0/24 on",
         ),
+        (
+            '[cluster]\nip-family = "dual"\nservices-v6 = "fd00:10:88:1::/112"\nnodes = 2',
+            "cluster.services-v6",
+            "fd00:10:88:1::/112 and the pods' fd00:10:88:1::/64 have addresses in common",
+        ),
+        (
+            '[cluster]\nip-family = "dual"\npods-v6 = "fd00:10:88::/121"',
+            "cluster.pods-v6",
+            "fd00:10:88::/121 has fewer addresses than 10.88.0.0/24",
+        ),
+        (
+            '[cluster]\npods-v6 = "10.88.0.0/24"',
+            "cluster.pods-v6",
+            "expected an IPv6 range such as fd00:10:88::/64, got '10.88.0.0/24'",
+        ),
+        ('[cluster]\nip-family = "ipv6"', "cluster.ip-family", "expected ipv4 or dual, got 'ipv6'"),
         (
             f'[cluster]\nnodes = 2\n[node]\nname = "{"n" * 62}"',
             "node.name",

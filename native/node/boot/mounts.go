@@ -147,8 +147,16 @@ func Settings(plan fixes.Plan, of cluster.Cluster) error {
 		return nil // nothing is to be forwarded, and these settings are those of another network
 	}
 	tune("/proc/sys")
+	if of.Dual() {
+		if err := forward(Forwarding6); err != nil {
+			return err
+		}
+	}
 	return forward("/proc/sys/net/ipv4/ip_forward")
 }
+
+// Forwarding6 is the setting by which the network stack forwards IPv6. gVisor has it by a patch.
+const Forwarding6 = "/proc/sys/net/ipv6/conf/all/forwarding"
 
 // tuned are settings that gVisor has other defaults of than Linux. A sandbox may lack them or not let them be written.
 var tuned = map[string]string{

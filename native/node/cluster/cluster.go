@@ -3,11 +3,13 @@
 package cluster
 
 import (
+	"math/big"
 	"net/netip"
 	"strconv"
 )
 
-// Cluster is one cluster, as one of its nodes sees it. Ranges are IPv4.
+// Cluster is one cluster, as one of its nodes sees it. Ranges are IPv4; one of dual stack has those of its second family beside
+// them.
 type Cluster struct {
 	NodeName      string
 	Number        int          // of the node: 1 is the first, which has the control plane
@@ -24,6 +26,47 @@ type Cluster struct {
 	KubeletPort   uint16
 	Memory        uint64     // bytes that all of it may take of its machine; 0 for no bound
 	Outside       netip.Addr // where names outside are asked for; none where there is no way out
+	Second        Family     // nothing but in a cluster of dual stack
+}
+
+// Family is what a cluster of dual stack has in IPv6. The API's Service and the DNS server are in the first family only.
+type Family struct {
+	Pods          netip.Prefix // a pod has the address of the same number as in the first family
+	NodeAddress   netip.Addr
+	Services      netip.Prefix
+	LoadBalancers netip.Prefix
+}
+
+// DefaultSecond is the second family of a cluster of dual stack where nobody wants another.
+var DefaultSecond = Family{
+	Pods:          netip.MustParsePrefix("fd00:10:88::/64"),
+	Services:      netip.MustParsePrefix("fd00:10:96::/112"),
+	LoadBalancers: netip.MustParsePrefix("fd00:10:97::/120"),
+}
+
+// With is the cluster with a second family, and with the address that the node has in it.
+func (c Cluster) With(second Family) Cluster {
+	c.Second = second
+	c.Second.NodeAddress = nth(second.Pods, 1)
+	return c
+}
+
+// Dual says whether there is a second family.
+func (c Cluster) Dual() bool { return c.Second.Pods.IsValid() }
+
+// InSecond is the cluster as it is in its second family.
+func (c Cluster) InSecond() Cluster {
+	c.Pods, c.NodeAddress, c.Services, c.LoadBalancers = c.Second.Pods, c.Second.NodeAddress, c.Second.Services, c.Second.LoadBalancers
+	c.API, c.DNS, c.Second = netip.Addr{}, netip.Addr{}, Family{}
+	return c
+}
+
+// NodeAddresses are those of the node, one a family.
+func (c Cluster) NodeAddresses() []netip.Addr {
+	if !c.Dual() {
+		return []netip.Addr{c.NodeAddress}
+	}
+	return []netip.Addr{c.NodeAddress, c.Second.NodeAddress}
 }
 
 // Around is what a bounded cluster takes of its machine beside what its kernel knows of: gVisor's own, and the supervisor.
@@ -78,6 +121,10 @@ func (c Cluster) Member(number int) Cluster {
 	c.NodeName += c.Suffix()
 	c.Pods = later(c.Pods, number-1)
 	c.NodeAddress = nth(c.Pods, 1)
+	if c.Dual() {
+		c.Second.Pods = later(c.Second.Pods, number-1)
+		c.Second.NodeAddress = nth(c.Second.Pods, 1)
+	}
 	return c
 }
 
@@ -120,16 +167,12 @@ func (c Cluster) Cgroup() string {
 
 // later is the range that is so many ranges of the same size behind one.
 func later(prefix netip.Prefix, count int) netip.Prefix {
-	bytes := prefix.Addr().As4()
-	var number uint32
-	for _, each := range bytes {
-		number = number<<8 | uint32(each)
-	}
-	number += uint32(count) << (32 - prefix.Bits())
-	for at := range bytes {
-		bytes[at] = byte(number >> (24 - 8*at))
-	}
-	return netip.PrefixFrom(netip.AddrFrom4(bytes), prefix.Bits())
+	bytes := prefix.Addr().AsSlice()
+	size := new(big.Int).Lsh(big.NewInt(1), uint(8*len(bytes)-prefix.Bits()))
+	number := new(big.Int).SetBytes(bytes)
+	number.Add(number, size.Mul(size, big.NewInt(int64(count))))
+	address, _ := netip.AddrFromSlice(number.FillBytes(bytes)) // of as many bytes as before
+	return netip.PrefixFrom(address, prefix.Bits())
 }
 
 func nth(prefix netip.Prefix, number int) netip.Addr {

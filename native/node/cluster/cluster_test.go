@@ -49,6 +49,34 @@ func TestMembersAreSideBySide(t *testing.T) {
 	}
 }
 
+func TestTwoFamilies(t *testing.T) {
+	c := Default.With(DefaultSecond)
+	c.Nodes = 2
+	if Default.Dual() || !c.Dual() || len(Default.NodeAddresses()) != 1 {
+		t.Errorf("%+v", c)
+	}
+	var got []string
+	for _, each := range c.Members() {
+		second := each.InSecond()
+		if second.Dual() || second.API.IsValid() || second.DNS.IsValid() || second.NodeName != each.NodeName {
+			t.Errorf("%+v", second)
+		}
+		got = append(got, fmt.Sprint(each.NodeAddresses(), second.Pods, second.NodeAddress, second.Services, second.LoadBalancers))
+	}
+	want := []string{
+		"[10.88.0.1 fd00:10:88::1] fd00:10:88::/64 fd00:10:88::1 fd00:10:96::/112 fd00:10:97::/120",
+		"[10.88.1.1 fd00:10:88:1::1] fd00:10:88:1::/64 fd00:10:88:1::1 fd00:10:96::/112 fd00:10:97::/120",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	for _, each := range [][2]netip.Prefix{{c.Second.Pods, c.Second.Services}, {c.Second.Pods, c.Second.LoadBalancers}, {c.Second.Services, c.Second.LoadBalancers}} {
+		if each[0].Overlaps(each[1]) || !each[0].Addr().IsPrivate() {
+			t.Errorf("%v", each)
+		}
+	}
+}
+
 func TestWhatABoundLeaves(t *testing.T) {
 	const total = 8 << 30
 	for memory, usable := range map[uint64]uint64{0: total, 2 << 30: 2<<30 - Around, 16 << 30: total, 1 << 20: total} {

@@ -41,7 +41,7 @@ func (k *Kubernetes) apiserverArguments() ([]string, error) {
 	own := []string{
 		"--etcd-servers=" + DatastoreSocket,
 		"--advertise-address=" + k.cluster.NodeAddress.String(),
-		"--service-cluster-ip-range=" + k.cluster.Services.String(),
+		"--service-cluster-ip-range=" + both(k.cluster.Services, k.cluster.Second.Services),
 		"--anonymous-auth=false",
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=" + strings.Join(without(enabled, s.APIServer.DisableAdmissionPlugins), ","),
@@ -83,6 +83,17 @@ func (k *Kubernetes) apiserverArguments() ([]string, error) {
 	return settings.Arguments(append(own, encryption...), s.APIServer.Arguments), err
 }
 
+// both are what a cluster has in each of its families, as arguments take it.
+func both[T interface {
+	IsValid() bool
+	String() string
+}](first, second T) string {
+	if !second.IsValid() {
+		return first.String()
+	}
+	return first.String() + "," + second.String()
+}
+
 // without leaves out of some names what others are.
 func without(names, others []string) []string {
 	return slices.DeleteFunc(names, func(one string) bool { return slices.Contains(others, one) })
@@ -103,6 +114,13 @@ func (k *Kubernetes) managerArguments() []string {
 		"--leader-elect=false",
 		"--profiling=false",
 	}, k.statusArguments(pki.Manager)...)
+	if k.cluster.Dual() {
+		own = append(
+			own,
+			"--cluster-cidr="+both(k.cluster.Pods, k.cluster.Second.Pods),
+			"--service-cluster-ip-range="+both(k.cluster.Services, k.cluster.Second.Services),
+		)
+	}
 	return settings.Arguments(own, k.settings.ControllerManager.Arguments)
 }
 
@@ -142,7 +160,7 @@ func (k *Kubernetes) kubeletArguments() []string {
 		"--config=" + KubeletConfig,
 		"--kubeconfig=" + Kubeconfig(pki.NodeClient),
 		"--hostname-override=" + k.cluster.NodeName,
-		"--node-ip=" + k.cluster.NodeAddress.String(),
+		"--node-ip=" + both(k.cluster.NodeAddress, k.cluster.Second.NodeAddress),
 		"--cert-dir=/var/lib/kubelet/pki",
 	}
 	own = append(own, k.logArguments()...)

@@ -61,6 +61,33 @@ func TestTheNodesOwnKeyStays(t *testing.T) {
 	}
 }
 
+// Components are told both ranges of a cluster of dual stack, and one of any other.
+func TestArgumentsOfTwoFamilies(t *testing.T) {
+	said := func(of cluster.Cluster) []string {
+		k := &Kubernetes{cluster: of}
+		server, err := k.apiserverArguments()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Concat(server, k.managerArguments(), k.kubeletArguments())
+	}
+	services := "--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112"
+	all := said(cluster.Default.With(cluster.DefaultSecond))
+	for _, each := range []string{services, "--cluster-cidr=10.88.0.0/24,fd00:10:88::/64", "--node-ip=10.88.0.1,fd00:10:88::1", "--advertise-address=10.88.0.1"} {
+		if !slices.Contains(all, each) {
+			t.Errorf("%s is missing in %v", each, all)
+		}
+	}
+	if at := slices.Index(all, services); !slices.Contains(all[at+1:], services) {
+		t.Errorf("API server and controller manager are not told both: %v", all)
+	}
+	for _, each := range said(cluster.Default) {
+		if strings.Contains(each, "fd00") || strings.HasPrefix(each, "--cluster-cidr") {
+			t.Errorf("one family: %s", each)
+		}
+	}
+}
+
 func TestArgumentsOfTheAPIServer(t *testing.T) {
 	k := &Kubernetes{cluster: cluster.Default}
 	plain, err := k.apiserverArguments()

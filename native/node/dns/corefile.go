@@ -69,13 +69,17 @@ const port = ":53"
 
 // Corefile is what is served where nobody says otherwise. A name that is not of the cluster is asked for outside, or does not
 // exist where nothing leads there. Without its time-out the plugin kubernetes gives up after five seconds, and says so in its log
-// only.
-func Corefile(domain string, outside netip.Addr) string {
+// only. Names of addresses of IPv6 are the cluster's where it is of dual stack.
+func Corefile(domain string, outside netip.Addr, dual bool) string {
+	reverse := "in-addr.arpa"
+	if dual {
+		reverse += " ip6.arpa"
+	}
 	beyond := "nxdomain"
 	if outside.IsValid() {
 		beyond = "cache 30\n    forward . " + outside.String()
 	}
-	return domain + ` in-addr.arpa {
+	return domain + " " + reverse + ` {
     errors
     kubernetes {
         pods insecure

@@ -53,7 +53,7 @@ func hosts(address string) string {
 }
 
 func TestTheNodesOwnCorefile(t *testing.T) {
-	made, err := read(Corefile("a.test", netip.Addr{}), nowhere, own)
+	made, err := read(Corefile("a.test", netip.Addr{}, false), nowhere, own)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,6 +66,19 @@ func TestTheNodesOwnCorefile(t *testing.T) {
 	} {
 		if got := asked(t, handler, name); got != want {
 			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}
+
+func TestTheCorefileOfTwoFamilies(t *testing.T) {
+	made, err := read(Corefile("a.test", netip.Addr{}, true), nowhere, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handler := newHandler(t.Context(), made)
+	for _, name := range []string{"1.0.0.10.in-addr.arpa.", "1." + strings.Repeat("0.", 27) + "0.0.d.f.ip6.arpa."} {
+		if got := asked(t, handler, name); got != "SERVFAIL" { // it has not begun
+			t.Errorf("%s: %s", name, got)
 		}
 	}
 }
@@ -133,7 +146,7 @@ func corefile(text string) *v1.ConfigMap {
 func following(t *testing.T, begin *v1.ConfigMap) (*clients.Clientset, dns.Handler) {
 	t.Helper()
 	client := clients.NewClientset(begin)
-	one := &names{client: client, config: nowhere, base: Corefile("a.test", netip.Addr{}), own: own}
+	one := &names{client: client, config: nowhere, base: Corefile("a.test", netip.Addr{}, false), own: own}
 	if err := one.begin(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -198,7 +211,7 @@ func TestChanges(t *testing.T) {
 
 // TestPublish: who starts with a way out has its Corefile, and what a user made of one stays.
 func TestPublish(t *testing.T) {
-	outside, inside := Corefile("a.test", netip.MustParseAddr("169.254.88.2")), Corefile("a.test", netip.Addr{})
+	outside, inside := Corefile("a.test", netip.MustParseAddr("169.254.88.2"), false), Corefile("a.test", netip.Addr{}, false)
 	if !strings.Contains(outside, "forward . 169.254.88.2\n") || strings.Contains(outside, "nxdomain") {
 		t.Error(outside)
 	}

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"encoding/binary"
+	"net"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -9,13 +10,47 @@ import (
 
 // Sizes of the kernel's structures on x86-64; those that are matches and targets are multiples of eight.
 const (
-	nameSize     = 29  // XT_FUNCTION_MAXNAMELEN, less the revision
-	entrySize    = 112 // struct ipt_entry
-	matchSize    = 48  // struct xt_entry_match with xt_tcp or xt_udp
-	standardSize = 40  // struct xt_standard_target
-	errorSize    = 64  // struct xt_error_target
-	dnatSize     = 56  // struct xt_entry_target with nf_nat_ipv4_multi_range_compat
+	nameSize     = 29 // XT_FUNCTION_MAXNAMELEN, less the revision
+	matchSize    = 48 // struct xt_entry_match with xt_tcp or xt_udp
+	standardSize = 40 // struct xt_standard_target
+	errorSize    = 64 // struct xt_error_target
 )
+
+// layout is how the kernel has the rules of a family: where fields of struct ipt_entry are, or of struct ip6t_entry, and by
+// which socket tables are told.
+type layout struct {
+	entry     int // its size
+	address   int // the size of one; those of source and destination come first, then their masks
+	protocol  int
+	flags     int // of IPv6 only, with one that says that the protocol counts
+	target    int // offset of the target, then that of the next entry
+	counted   int // from here to the end is the kernel's own
+	translate int // size of struct xt_entry_target with what DNAT has
+	revision  byte
+	domain    int
+	level     int
+	nobody    netip.Prefix // an address that no packet is from
+}
+
+var (
+	four = layout{
+		entry: 112, address: 4, protocol: 80, target: 88, counted: 92,
+		translate: 56, // nf_nat_ipv4_multi_range_compat
+		domain:    unix.AF_INET, level: unix.SOL_IP, nobody: netip.MustParsePrefix("255.255.255.255/32"),
+	}
+	six = layout{
+		entry: 168, address: 16, protocol: 128, flags: 131, target: 140, counted: 144,
+		translate: 72, revision: 1, // nf_nat_range
+		domain: unix.AF_INET6, level: unix.SOL_IPV6, nobody: netip.MustParsePrefix("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"),
+	}
+)
+
+func (t Table) layout() layout {
+	if t.IPv6 {
+		return six
+	}
+	return four
+}
 
 // encoded is a table as the kernel has it.
 type encoded struct {
@@ -26,17 +61,17 @@ type encoded struct {
 	underflow [hooks]uint32
 }
 
-func (r Rule) size() int {
-	size := entrySize + r.targetSize()
+func (r Rule) size(as layout) int {
+	size := as.entry + r.targetSize(as)
 	if r.matches() {
 		size += matchSize
 	}
 	return size
 }
 
-func (r Rule) targetSize() int {
+func (r Rule) targetSize(as layout) int {
 	if r.track {
-		return dnatSize
+		return as.translate
 	}
 	return standardSize
 }
@@ -47,10 +82,10 @@ func (r Rule) matches() bool { return r.Ports != nil || r.Flags != nil }
 // with an entry of the target ERROR, which tells it; another ends the table.
 func (t Table) encode() encoded {
 	var made encoded
-	starts := t.offsets()
+	starts, as := t.offsets(), t.layout()
 	for at, chain := range t.all() {
 		if at >= len(t.Hooks) {
-			made.append(errorEntry(chain.Name))
+			made.append(as.errorEntry(chain.Name))
 		} else {
 			hook := t.Hooks[at]
 			made.hooks |= 1 << hook
@@ -61,14 +96,14 @@ func (t Table) encode() encoded {
 			if rule.Jump != "" {
 				verdict = starts[rule.Jump]
 			}
-			made.append(rule.encode(verdict))
+			made.append(rule.encode(as, verdict))
 		}
 		if at < len(t.Hooks) {
 			made.underflow[t.Hooks[at]] = uint32(len(made.entries))
 		}
-		made.append(Rule{}.encode(int32(chain.End)))
+		made.append(Rule{}.encode(as, int32(chain.End)))
 	}
-	made.append(errorEntry("ERROR"))
+	made.append(as.errorEntry("ERROR"))
 	return made
 }
 
@@ -79,41 +114,51 @@ func (e *encoded) append(entry []byte) {
 
 // offsets are where the first rule of each chain with a name is.
 func (t Table) offsets() map[string]int32 {
-	starts := map[string]int32{}
+	starts, as := map[string]int32{}, t.layout()
 	at := 0
 	for i, chain := range t.all() {
 		if i >= len(t.Hooks) {
-			at += entrySize + errorSize
+			at += as.entry + errorSize
 			starts[chain.Name] = int32(at)
 		}
 		for _, rule := range append(chain.Rules[:len(chain.Rules):len(chain.Rules)], Rule{}) {
-			at += rule.size()
+			at += rule.size(as)
 		}
 	}
 	return starts
 }
 
-// encode writes struct ipt_entry, the match, the standard target.
-func (r Rule) encode(verdict int32) []byte {
-	entry := make([]byte, r.size())
-	target := entrySize
-	putPrefix(entry[0:], entry[8:], r.Source)
-	putPrefix(entry[4:], entry[12:], r.Destination)
-	native.PutUint16(entry[80:], uint16(r.Protocol))
+// encode writes struct ipt_entry or ip6t_entry, the match, the standard target.
+func (r Rule) encode(as layout, verdict int32) []byte {
+	entry := make([]byte, r.size(as))
+	target := as.entry
+	as.putPrefix(entry, 0, r.Source)
+	as.putPrefix(entry, as.address, r.Destination)
+	native.PutUint16(entry[as.protocol:], uint16(r.Protocol))
+	if r.Protocol != 0 && as.flags != 0 {
+		entry[as.flags] = 1 // IP6T_F_PROTO
+	}
 	if r.matches() {
 		target += matchSize
-		r.putMatch(entry[entrySize:target])
+		r.putMatch(entry[as.entry:target])
 	}
-	native.PutUint16(entry[88:], uint16(target))
-	native.PutUint16(entry[90:], uint16(len(entry)))
-	native.PutUint16(entry[target:], uint16(r.targetSize()))
+	as.putOffsets(entry, target)
+	native.PutUint16(entry[target:], uint16(r.targetSize(as)))
 	if r.track {
 		copy(entry[target+2:], "DNAT")
-		native.PutUint32(entry[target+32:], 1) // range, to which it translates nothing
+		entry[target+2+nameSize] = as.revision
+		if as.revision == 0 {
+			native.PutUint32(entry[target+32:], 1) // range, to which it translates nothing
+		}
 		return entry
 	}
 	native.PutUint32(entry[target+32:], uint32(verdict)) // a standard target's name is ""
 	return entry
+}
+
+func (as layout) putOffsets(entry []byte, target int) {
+	native.PutUint16(entry[as.target:], uint16(target))
+	native.PutUint16(entry[as.target+2:], uint16(len(entry)))
 }
 
 // putMatch writes struct xt_tcp or xt_udp, whose ports begin alike, behind its header.
@@ -137,24 +182,23 @@ func (r Rule) putMatch(match []byte) {
 	}
 }
 
-func errorEntry(name string) []byte {
-	entry := make([]byte, entrySize+errorSize)
-	native.PutUint16(entry[88:], entrySize)
-	native.PutUint16(entry[90:], entrySize+errorSize)
-	native.PutUint16(entry[entrySize:], errorSize)
-	copy(entry[entrySize+2:], "ERROR")
-	copy(entry[entrySize+32:], name)
+func (as layout) errorEntry(name string) []byte {
+	entry := make([]byte, as.entry+errorSize)
+	as.putOffsets(entry, as.entry)
+	target := entry[as.entry:]
+	native.PutUint16(target, errorSize)
+	copy(target[2:], "ERROR")
+	copy(target[32:], name)
 	return entry
 }
 
 var native = binary.NativeEndian
 
 // putPrefix writes an address and its mask; nothing for none.
-func putPrefix(address, mask []byte, prefix netip.Prefix) {
+func (as layout) putPrefix(entry []byte, at int, prefix netip.Prefix) {
 	if !prefix.IsValid() {
 		return
 	}
-	bytes := prefix.Masked().Addr().As4()
-	copy(address, bytes[:])
-	binary.BigEndian.PutUint32(mask, ^uint32(0)<<(32-prefix.Bits()))
+	copy(entry[at:], prefix.Masked().Addr().AsSlice())
+	copy(entry[at+2*as.address:], net.CIDRMask(prefix.Bits(), 8*as.address))
 }

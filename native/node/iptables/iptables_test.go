@@ -24,7 +24,7 @@ func sample() Table {
 
 // `-A inner -p tcp -d 10.1.0.0/16 --dport 80:90 -j RETURN`, laid out by hand from ip_tables.h.
 func TestARule(t *testing.T) {
-	got := sample().Chains[0].Rules[0].encode(int32(Return))
+	got := sample().Chains[0].Rules[0].encode(four, int32(Return))
 	want := make([]byte, 200)
 	copy(want[4:], []byte{10, 1, 0, 0})
 	copy(want[12:], []byte{255, 255, 0, 0})
@@ -39,12 +39,44 @@ func TestARule(t *testing.T) {
 	}
 }
 
+// `-A inner -p tcp -d fd00:1::/24 --dport 80:90 -j RETURN`, laid out by hand from ip6_tables.h.
+func TestARuleOfIPv6(t *testing.T) {
+	rule := Rule{Destination: netip.MustParsePrefix("fd00:1::/24"), Protocol: unix.IPPROTO_TCP, Ports: &Ports{80, 90}, Verdict: Return}
+	want := make([]byte, 256)
+	copy(want[16:], []byte{0xfd, 0, 0})
+	copy(want[48:], []byte{255, 255, 255})
+	want[128], want[131] = 6, 1
+	want[140], want[143] = 216, 1
+	copy(want[168:], "\x30\x00tcp")
+	copy(want[200:], []byte{0, 0, 255, 255, 80, 0, 90, 0})
+	want[216] = 40
+	copy(want[248:], []byte{251, 255, 255, 255})
+	if got := rule.encode(six, int32(Return)); !bytes.Equal(got, want) {
+		t.Errorf("got\n%v, want\n%v", got, want)
+	}
+}
+
+// sample6 is the same of IPv6.
+func sample6() Table {
+	table := sample()
+	table.IPv6 = true
+	table.Chains[0].Rules[0].Destination = netip.MustParsePrefix("fd00:1::/32")
+	table.Chains[1].Rules[0].Source = netip.MustParsePrefix("fd00:10:88::7/128")
+	return table
+}
+
 // Every offset leads to an entry, and every jump to one that follows a name.
 func TestOffsets(t *testing.T) {
-	made := sample().encode()
+	offsets(t, sample())
+	offsets(t, sample6())
+}
+
+func offsets(t *testing.T, table Table) {
+	t.Helper()
+	made, as := table.encode(), table.layout()
 	known := map[uint32]bool{}
 	var count uint32
-	for at := 0; at < len(made.entries); at += int(native.Uint16(made.entries[at+90:])) {
+	for at := 0; at < len(made.entries); at += int(native.Uint16(made.entries[at+as.target+2:])) {
 		known[uint32(at)] = true
 		count++
 	}
@@ -59,9 +91,9 @@ func TestOffsets(t *testing.T) {
 	if made.hooks&(1<<Forward) != 0 {
 		t.Error("nat has no FORWARD")
 	}
-	for name, start := range sample().offsets() {
-		head := made.entries[start-entrySize-errorSize:]
-		if !known[uint32(start)] || !bytes.HasPrefix(head[entrySize+32:], []byte(name+"\x00")) {
+	for name, start := range table.offsets() {
+		head := made.entries[int(start)-as.entry-errorSize:]
+		if !known[uint32(start)] || !bytes.HasPrefix(head[as.entry+32:], []byte(name+"\x00")) {
 			t.Errorf("%s does not begin at %d", name, start)
 		}
 	}
@@ -84,18 +116,29 @@ func TestWhatMakesNoSense(t *testing.T) {
 
 // The kernel checks a table before it takes it, and gives back what it has.
 func TestTheKernelTakesIt(t *testing.T) {
+	t.Run("IPv4", func(t *testing.T) { taken(t, sample(), NAT(Chain{End: Accept})) })
+	t.Run("IPv6", func(t *testing.T) {
+		empty := NAT(Chain{End: Accept})
+		empty.IPv6 = true
+		taken(t, sample6(), empty)
+	})
+}
+
+func taken(t *testing.T, full, empty Table) {
+	t.Helper()
 	runtime.LockOSThread() // and never unlocked: the thread ends with its network
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		t.Skipf("no network of its own: %v", err)
 	}
-	if _, err := entries("nat"); errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.ENOENT) {
+	as := full.layout()
+	if _, err := as.entries("nat"); errors.Is(err, unix.ENOPROTOOPT) || errors.Is(err, unix.ENOENT) {
 		t.Skipf("no iptables in this kernel: %v", err)
 	}
-	for _, table := range []Table{sample(), NAT(Chain{End: Accept}), sample()} {
+	for _, table := range []Table{full, empty, full} {
 		if err := Replace(table); err != nil {
 			t.Fatal(err)
 		}
-		got, err := entries("nat")
+		got, err := as.entries("nat")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,9 +146,8 @@ func TestTheKernelTakesIt(t *testing.T) {
 			t.Errorf("the kernel has\n%v, not\n%v", got, want)
 		}
 	}
-	broken := sample()
-	broken.Chains[0].Rules[0].Jump = "outer" // which jumps back
-	if err := Replace(broken); err == nil {
+	full.Chains[0].Rules[0].Jump = "outer" // which jumps back
+	if err := Replace(full); err == nil {
 		t.Error("a loop was taken")
 	}
 }

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -11,7 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Socket options of ip_tables (uapi linux/netfilter_ipv4/ip_tables.h), and the size of what comes before the entries.
+// Socket options of ip_tables (uapi linux/netfilter_ipv4/ip_tables.h) and of ip6_tables, which has the same, and the size of what
+// comes before the entries.
 const (
 	setReplace  = 64
 	getInfo     = 64
@@ -27,7 +27,7 @@ func Replace(table Table) error {
 	if err := table.validate(); err != nil {
 		return err
 	}
-	return withSocket(func(socket int) error {
+	return table.layout().withSocket(func(socket int) error {
 		err := replace(socket, table.tracked())
 		if errors.Is(err, unix.EINVAL) { // gVisor, which can do without
 			err = replace(socket, table)
@@ -37,7 +37,8 @@ func Replace(table Table) error {
 }
 
 func replace(socket int, table Table) error {
-	count, _, err := info(socket, table.Name)
+	as := table.layout()
+	count, _, err := as.info(socket, table.Name)
 	if err != nil {
 		return fmt.Errorf("asking for the table %s: %w", table.Name, err)
 	}
@@ -46,7 +47,7 @@ func replace(socket int, table Table) error {
 	counters := make([]byte, max(1, count)*counterSize) // which the kernel hands back
 	pinned.Pin(&counters[0])
 	text := table.encode().replacement(table.Name, count, uintptr(unsafe.Pointer(&counters[0])))
-	if err := unix.SetsockoptString(socket, unix.SOL_IP, setReplace, string(text)); err != nil {
+	if err := unix.SetsockoptString(socket, as.level, setReplace, string(text)); err != nil {
 		return fmt.Errorf("replacing the table %s by one of %d bytes: %w", table.Name, len(text), err)
 	}
 	runtime.KeepAlive(counters)
@@ -70,8 +71,8 @@ func (e encoded) replacement(name string, counters uint32, at uintptr) []byte {
 }
 
 // withSocket calls work with a socket that takes the options.
-func withSocket(work func(socket int) error) error {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+func (as layout) withSocket(work func(socket int) error) error {
+	socket, err := unix.Socket(as.domain, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
@@ -80,42 +81,42 @@ func withSocket(work func(socket int) error) error {
 }
 
 // info tells how many entries a table has, and their size.
-func info(socket int, name string) (count, size uint32, err error) {
+func (as layout) info(socket int, name string) (count, size uint32, err error) {
 	text := make([]byte, infoSize)
 	copy(text, name)
-	if err := get(socket, getInfo, text); err != nil {
+	if err := as.get(socket, getInfo, text); err != nil {
 		return 0, 0, err
 	}
 	return native.Uint32(text[76:]), native.Uint32(text[80:]), nil
 }
 
 // entries are those of a table, without what the kernel counted.
-func entries(name string) ([]byte, error) {
+func (as layout) entries(name string) ([]byte, error) {
 	var text []byte
-	err := withSocket(func(socket int) error {
-		_, size, err := info(socket, name)
+	err := as.withSocket(func(socket int) error {
+		_, size, err := as.info(socket, name)
 		if err != nil {
 			return err
 		}
 		text = make([]byte, tableName+8+size)
 		copy(text, name)
 		native.PutUint32(text[tableName:], size)
-		return get(socket, getEntries, text)
+		return as.get(socket, getEntries, text)
 	})
 	if err != nil {
 		return nil, err
 	}
 	found := text[tableName+8:]
-	for at := 0; at < len(found); at += int(native.Uint16(found[at+90:])) {
-		copy(found[at+92:], bytes.Repeat([]byte{0}, 4+counterSize))
+	for at := 0; at < len(found); at += int(native.Uint16(found[at+as.target+2:])) {
+		clear(found[at+as.counted : at+as.entry])
 	}
 	return found, nil
 }
 
 // get calls getsockopt(2) with a buffer that holds what is asked for, and the answer afterwards.
-func get(socket, option int, buffer []byte) error {
+func (as layout) get(socket, option int, buffer []byte) error {
 	length := uint32(len(buffer))
-	_, _, failed := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(socket), unix.SOL_IP, uintptr(option),
+	_, _, failed := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(socket), uintptr(as.level), uintptr(option),
 		uintptr(unsafe.Pointer(&buffer[0])), uintptr(unsafe.Pointer(&length)), 0)
 	if failed != 0 {
 		return os.NewSyscallError("getsockopt", failed)

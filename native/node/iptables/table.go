@@ -1,6 +1,6 @@
-// Package iptables replaces a table of the kernel's IPv4 packet filter, by the interface that iptables itself used before
-// nftables (uapi linux/netfilter_ipv4/ip_tables.h): the one that gVisor has, and Linux has as well. A table is replaced as a
-// whole or not at all.
+// Package iptables replaces a table of the kernel's packet filter of IPv4 or IPv6, by the interface that iptables itself used
+// before nftables (uapi linux/netfilter_ipv4/ip_tables.h, linux/netfilter_ipv6/ip6_tables.h): the one that gVisor has, and
+// Linux has as well. A table is replaced as a whole or not at all.
 package iptables
 
 import (
@@ -57,14 +57,11 @@ type Rule struct {
 	track               bool // it has connections be tracked, and is for none
 }
 
-// nobody is an address that no packet is from.
-var nobody = netip.MustParsePrefix("255.255.255.255/32")
-
 // tracked is the table with a rule that has the kernel track connections: Linux does in a network namespace only if some rule
 // cannot do without, and asks nobody about packets that it does not track. In gVisor it always does.
 func (t Table) tracked() Table {
 	chain := t.Builtin[Prerouting]
-	chain.Rules = append([]Rule{{Source: nobody, track: true}}, chain.Rules...)
+	chain.Rules = append([]Rule{{Source: t.layout().nobody, track: true}}, chain.Rules...)
 	t.Builtin = map[Hook]Chain{Prerouting: chain}
 	return t
 }
@@ -76,9 +73,10 @@ type Chain struct {
 	End   Verdict
 }
 
-// Table is one of the kernel's. What no chain of Builtin is for is accepted.
+// Table is one of the kernel's, of IPv6 if it says so. What no chain of Builtin is for is accepted.
 type Table struct {
 	Name    string
+	IPv6    bool
 	Hooks   []Hook // that it has
 	Builtin map[Hook]Chain
 	Chains  []Chain

@@ -23,21 +23,21 @@ import (
 
 const name = "sandkube"
 
-// Run does so until ctx ends, with addresses of the range but its first and last.
-func Run(ctx context.Context, config *rest.Config, addresses netip.Prefix) error {
+// Run does so until ctx ends, with addresses of the range but its first and last, and of another range of IPv6 if there is one.
+func Run(ctx context.Context, config *rest.Config, first, second netip.Prefix) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
 	}
-	return run(ctx, client, addresses)
+	return run(ctx, client, first, second)
 }
 
-func run(ctx context.Context, client kubernetes.Interface, addresses netip.Prefix) error {
+func run(ctx context.Context, client kubernetes.Interface, first, second netip.Prefix) error {
 	factory := informers.NewSharedInformerFactory(client, 0)
 	services := factory.Core().V1().Services()
-	own := &pool{addresses: addresses, services: services.Lister(), given: map[string]netip.Addr{}}
+	own := newPools(services.Lister(), first, second)
 	controller, err := service.New(cloud{own}, client, services, factory.Core().V1().Nodes(), name, utilfeature.DefaultFeatureGate)
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func run(ctx context.Context, client kubernetes.Interface, addresses netip.Prefi
 }
 
 // cloud is one of load balancers and nothing else.
-type cloud struct{ own *pool }
+type cloud struct{ own pools }
 
 func (cloud) Initialize(cloudprovider.ControllerClientBuilder, <-chan struct{}) {}
 func (c cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool)                { return balancers(c), true }
@@ -63,14 +63,14 @@ func (cloud) ProviderName() string                                              
 func (cloud) HasClusterID() bool                                                { return true }
 
 // balancers are addresses: which endpoints are behind one is for package services to see.
-type balancers struct{ own *pool }
+type balancers struct{ own pools }
 
 func (b balancers) GetLoadBalancer(_ context.Context, _ string, service *v1.Service) (*v1.LoadBalancerStatus, bool, error) {
-	address := b.own.of(service)
-	if !address.IsValid() {
+	addresses := b.own.of(service)
+	if len(addresses) == 0 {
 		return nil, false, nil
 	}
-	return status(address), true, nil
+	return status(addresses), true, nil
 }
 
 func (balancers) GetLoadBalancerName(_ context.Context, _ string, service *v1.Service) string {
@@ -83,11 +83,11 @@ func (b balancers) EnsureLoadBalancer(_ context.Context, _ string, service *v1.S
 			return nil, fmt.Errorf("port %d: SCTP is not served here", port.Port)
 		}
 	}
-	address, err := b.own.give(service)
+	addresses, err := b.own.give(service)
 	if err != nil {
 		return nil, err
 	}
-	return status(address), nil
+	return status(addresses), nil
 }
 
 func (balancers) UpdateLoadBalancer(context.Context, string, *v1.Service, []*v1.Node) error {
@@ -100,7 +100,11 @@ func (b balancers) EnsureLoadBalancerDeleted(_ context.Context, _ string, servic
 }
 
 // status is all that the API server would make of it, so that the controller sees no difference later.
-func status(address netip.Addr) *v1.LoadBalancerStatus {
+func status(addresses []netip.Addr) *v1.LoadBalancerStatus {
 	mode := v1.LoadBalancerIPModeVIP
-	return &v1.LoadBalancerStatus{Ingress: []v1.LoadBalancerIngress{{IP: address.String(), IPMode: &mode}}}
+	made := &v1.LoadBalancerStatus{}
+	for _, each := range addresses {
+		made.Ingress = append(made.Ingress, v1.LoadBalancerIngress{IP: each.String(), IPMode: &mode})
+	}
+	return made
 }

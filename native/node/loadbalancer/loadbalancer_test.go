@@ -3,7 +3,9 @@ package loadbalancer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -93,9 +95,38 @@ func TestWhatWasGivenIsTakenUntilItIsFree(t *testing.T) {
 	}
 }
 
+// A Service gets an address of each of its families, in its own order; without a second range all are of the first.
+func TestFamilies(t *testing.T) {
+	of := func(families ...v1.IPFamily) func(*v1.Service) {
+		return func(s *v1.Service) { s.Spec.IPFamilies = families }
+	}
+	none, six := testService("none"), testService("six", of(v1.IPv6Protocol))
+	two, asks := testService("two", of(v1.IPv6Protocol, v1.IPv4Protocol)), testService("asks", of(v1.IPv4Protocol, v1.IPv6Protocol), wants("fd00::9"))
+	lister := knows(none, six, two, asks).services
+	both := newPools(lister, netip.MustParsePrefix("10.97.0.0/24"), netip.MustParsePrefix("fd00::/120"))
+	for _, c := range []struct {
+		own     pools
+		service *v1.Service
+		want    string
+	}{
+		{both, none, "[10.97.0.1]"},
+		{both, six, "[fd00::1]"},
+		{both, two, "[fd00::2 10.97.0.2]"},
+		{both, asks, "[10.97.0.3 fd00::9]"},
+		{both, testService("two", of(v1.IPv6Protocol)), "[fd00::2]"},
+		{both, none, "[10.97.0.1]"},
+		{newPools(lister, four, netip.Prefix{}), testService("none", of(v1.IPv4Protocol)), "[10.97.0.1]"},
+	} {
+		got, err := c.own.give(c.service)
+		if err != nil || fmt.Sprint(got) != c.want || !slices.Equal(got, c.own.of(c.service)) {
+			t.Errorf("%s: %v, %v; want %s", c.service.Name, got, err, c.want)
+		}
+	}
+}
+
 func TestSCTP(t *testing.T) {
 	one := testService("a", func(s *v1.Service) { s.Spec.Ports[0].Protocol = v1.ProtocolSCTP })
-	_, err := balancers{knows()}.EnsureLoadBalancer(t.Context(), "", one, nil)
+	_, err := balancers{pools{v1.IPv4Protocol: knows()}}.EnsureLoadBalancer(t.Context(), "", one, nil)
 	if err == nil || err.Error() != "port 80: SCTP is not served here" {
 		t.Error(err)
 	}
@@ -111,7 +142,7 @@ func TestController(t *testing.T) {
 	)
 	services := client.CoreV1().Services("default")
 	done := make(chan error, 1)
-	go func() { done <- run(ctx, client, four) }()
+	go func() { done <- run(ctx, client, four, netip.Prefix{}) }()
 	await := func(name, want string) *v1.Service {
 		t.Helper()
 		var found *v1.Service

@@ -3,6 +3,7 @@ package loadbalancer
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,6 +24,64 @@ type pool struct {
 
 	mu    sync.Mutex
 	given map[string]netip.Addr // by namespace and name
+}
+
+// pools has one for each family.
+type pools map[v1.IPFamily]*pool
+
+func newPools(services corelisters.ServiceLister, first, second netip.Prefix) pools {
+	made := func(addresses netip.Prefix) *pool {
+		return &pool{addresses: addresses, services: services, given: map[string]netip.Addr{}}
+	}
+	all := pools{v1.IPv4Protocol: made(first)}
+	if second.IsValid() {
+		all[v1.IPv6Protocol] = made(second)
+	}
+	return all
+}
+
+// families are those that a Service has addresses of, in its own order.
+func (p pools) families(service *v1.Service) []v1.IPFamily {
+	if _, found := p[v1.IPv6Protocol]; !found || len(service.Spec.IPFamilies) == 0 {
+		return []v1.IPFamily{v1.IPv4Protocol}
+	}
+	return service.Spec.IPFamilies
+}
+
+// of are the addresses that a Service has.
+func (p pools) of(service *v1.Service) []netip.Addr {
+	var found []netip.Addr
+	for _, family := range p.families(service) {
+		if address := p[family].of(service); address.IsValid() {
+			found = append(found, address)
+		}
+	}
+	return found
+}
+
+// give gives a Service an address of each of its families, and takes back one of a family that it has no more.
+func (p pools) give(service *v1.Service) ([]netip.Addr, error) {
+	families := p.families(service)
+	for family, each := range p {
+		if !slices.Contains(families, family) {
+			each.free(service)
+		}
+	}
+	var found []netip.Addr
+	for _, family := range families {
+		address, err := p[family].give(service)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, address)
+	}
+	return found, nil
+}
+
+func (p pools) free(service *v1.Service) {
+	for _, each := range p {
+		each.free(service)
+	}
 }
 
 func key(service *v1.Service) string { return service.Namespace + "/" + service.Name }
@@ -86,6 +145,9 @@ func (p *pool) taken(service *v1.Service) (map[netip.Addr]string, error) {
 func (p *pool) choose(service *v1.Service, taken map[netip.Addr]string) (netip.Addr, error) {
 	if text := service.Spec.LoadBalancerIP; text != "" {
 		address, err := netip.ParseAddr(text)
+		if both := len(service.Spec.IPFamilies) > 1; both && err == nil && address.Is6() != p.addresses.Addr().Is6() {
+			return p.any(service, taken)
+		}
 		if err != nil || !p.usable(address) {
 			return netip.Addr{}, fmt.Errorf("loadBalancerIP: %s is no address of %s", text, p.addresses)
 		}
@@ -94,6 +156,11 @@ func (p *pool) choose(service *v1.Service, taken map[netip.Addr]string) (netip.A
 		}
 		return address, nil
 	}
+	return p.any(service, taken)
+}
+
+// any is the one that a Service has, or the lowest that is free.
+func (p *pool) any(service *v1.Service, taken map[netip.Addr]string) (netip.Addr, error) {
 	for _, address := range []netip.Addr{p.given[key(service)], p.inStatus(service)} {
 		if _, found := taken[address]; !found && p.usable(address) {
 			return address, nil

@@ -88,9 +88,12 @@ func (a *around) fill(world *World) error {
 		if err != nil || pod.UID != each.Pod.UID {
 			continue
 		}
-		world.Pods = append(world.Pods, Pod{
-			Namespace: pod.Namespace, Labels: pod.Labels, Address: address, Ports: podPorts(pod),
-		})
+		one := Pod{Namespace: pod.Namespace, Labels: pod.Labels, Address: address, Ports: podPorts(pod)}
+		world.Pods = append(world.Pods, one)
+		if each.Second.IsValid() {
+			one.Address = each.Second
+			world.Pods = append(world.Pods, one)
+		}
 	}
 	namespaces, err := a.namespaces.List(labels.Everything())
 	if err != nil {
@@ -106,8 +109,13 @@ func (a *around) fill(world *World) error {
 // nodeOf are the addresses that a connection from the node may come from: to one of a Service it comes from the same.
 func nodeOf(of cluster.Cluster) set {
 	all := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), of.Services, of.LoadBalancers}
-	for _, each := range of.Members() {
-		all = append(all, alone(each.NodeAddress))
+	if of.Dual() {
+		all = append(all, alone(netip.IPv6Loopback()), of.Second.Services, of.Second.LoadBalancers)
+	}
+	for _, member := range of.Members() {
+		for _, each := range member.NodeAddresses() {
+			all = append(all, alone(each))
+		}
 	}
 	return setOf(all...)
 }

@@ -23,26 +23,38 @@ var numbers = map[v1.Protocol]uint8{v1.ProtocolTCP: unix.IPPROTO_TCP, v1.Protoco
 // nodePorts are those that Services have on the node's address, unless the API server is told otherwise.
 var nodePorts = iptables.Ports{First: 30000, Last: 32767}
 
-// table is what the packet filter is to do about the rules. It is the one that sees the first packet of a connection, so
+// tables are those of each family that the cluster has.
+func (r *Rules) tables(of cluster.Cluster) []iptables.Table {
+	all := []iptables.Table{r.table(of)}
+	if of.Dual() {
+		second := r.table(of.InSecond())
+		second.IPv6 = true
+		all = append(all, second)
+	}
+	return all
+}
+
+// table is what the packet filter of one family is to do about the rules. It is the one that sees the first packet of a connection, so
 // answers need no rule. Of TCP only packets that open a connection are judged: connections that stand when the first table
 // comes, which the kernel has not tracked until then, go on. What goes to a Service is for the proxy to judge.
 func (r *Rules) table(of cluster.Cluster) iptables.Table {
 	if len(r.ingress)+len(r.egress) == 0 {
 		return iptables.NAT(iptables.Chain{End: iptables.Accept})
 	}
+	second := of.NodeAddress.Is6()
 	judged := iptables.Chain{Name: judging, End: iptables.Return}
 	var chains []iptables.Chain
-	for i, group := range groups(r.egress) {
+	for i, group := range groups(r.egress, second) {
 		chain := iptables.Chain{Name: fmt.Sprintf("from%d", i), End: iptables.Drop}
-		chain.Rules = group.permits.rules(func(one *iptables.Rule, peer netip.Prefix) { one.Destination = peer })
+		chain.Rules = group.permits.rules(second, func(one *iptables.Rule, peer netip.Prefix) { one.Destination = peer })
 		chains = append(chains, chain)
 		for _, each := range group.pods.prefixes() {
 			judged.Rules = append(judged.Rules, iptables.Rule{Source: each, Jump: chain.Name})
 		}
 	}
-	for i, group := range groups(r.ingress) {
+	for i, group := range groups(r.ingress, second) {
 		chain := iptables.Chain{Name: fmt.Sprintf("to%d", i), End: iptables.Drop}
-		chain.Rules = group.permits.rules(func(one *iptables.Rule, peer netip.Prefix) { one.Source = peer })
+		chain.Rules = group.permits.rules(second, func(one *iptables.Rule, peer netip.Prefix) { one.Source = peer })
 		chains = append(chains, chain)
 		for _, each := range group.pods.prefixes() {
 			judged.Rules = append(judged.Rules, iptables.Rule{Destination: each, Jump: chain.Name})
@@ -62,8 +74,13 @@ func entry(of cluster.Cluster) iptables.Chain {
 	rules := []iptables.Rule{
 		flags(iptables.ACK, iptables.ACK),
 		flags(iptables.SYN, 0),
-		{Destination: alone(of.DNS), Jump: judging},
-		to(of.Services), to(of.LoadBalancers),
+	}
+	if of.DNS.IsValid() {
+		rules = append(rules, iptables.Rule{Destination: alone(of.DNS), Jump: judging})
+	}
+	rules = append(rules, to(of.Services), to(of.LoadBalancers))
+	if of.NodeAddress.Is6() {
+		rules = append(rules, neighbours(of)...)
 	}
 	for _, protocol := range []uint8{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
 		one := to(alone(of.NodeAddress))
@@ -71,6 +88,19 @@ func entry(of cluster.Cluster) iptables.Chain {
 		rules = append(rules, one)
 	}
 	return iptables.Chain{Rules: append(rules, iptables.Rule{Jump: judging}), End: iptables.Accept}
+}
+
+// neighbours lets pass what pods find the node by, and are found by: questions go to groups, answers to the node.
+func neighbours(of cluster.Cluster) []iptables.Rule {
+	rules := []iptables.Rule{{Destination: netip.MustParsePrefix("ff00::/8"), Verdict: iptables.Accept}}
+	own := []netip.Prefix{netip.MustParsePrefix("fe80::/10")}
+	for _, each := range of.Members() {
+		own = append(own, alone(each.NodeAddress))
+	}
+	for _, each := range own {
+		rules = append(rules, iptables.Rule{Destination: each, Protocol: unix.IPPROTO_ICMPV6, Verdict: iptables.Accept})
+	}
+	return rules
 }
 
 func alone(address netip.Addr) netip.Prefix { return netip.PrefixFrom(address, address.BitLen()) }
@@ -81,11 +111,14 @@ type group struct {
 	pods    set
 }
 
-// groups are in the order of their first pods.
-func groups(isolated map[netip.Addr]permits) []group {
+// groups are those of a family, in the order of their first pods.
+func groups(isolated map[netip.Addr]permits, second bool) []group {
 	alike := map[string]set{}
 	like := map[string]permits{}
 	for address, each := range isolated {
+		if address.Is6() != second {
+			continue
+		}
 		key := each.String()
 		alike[key], like[key] = alike[key].with(setOf(alone(address))), each
 	}
@@ -94,7 +127,7 @@ func groups(isolated map[netip.Addr]permits) []group {
 		found = append(found, group{like[key], pods})
 	}
 	slices.SortFunc(found, func(a, b group) int {
-		return cmp.Compare(a.pods[0].first, b.pods[0].first)
+		return a.pods[0].first.Compare(b.pods[0].first)
 	})
 	return found
 }
@@ -110,14 +143,14 @@ func (p permits) String() string {
 
 // rules let pass what is permitted. No filter looks into SCTP: of that a port is not to be told from another, and only all of
 // it may pass.
-func (p permits) rules(peers func(one *iptables.Rule, peer netip.Prefix)) []iptables.Rule {
+func (p permits) rules(second bool, peers func(one *iptables.Rule, peer netip.Prefix)) []iptables.Rule {
 	var rules []iptables.Rule
 	for _, each := range p {
 		all := each.first == 0 && each.last == 0xffff
 		if each.protocol == v1.ProtocolSCTP && !all {
 			continue
 		}
-		for _, peer := range each.peers.prefixes() {
+		for _, peer := range each.peers.of(second).prefixes() {
 			one := iptables.Rule{Protocol: numbers[each.protocol], Verdict: iptables.Return}
 			if each.span != everything && !all {
 				one.Ports = &iptables.Ports{First: each.first, Last: each.last}

@@ -3,9 +3,11 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
 
 	"sandkube/node/cluster"
 	"sandkube/node/iptables"
@@ -70,6 +72,49 @@ func TestICMP(t *testing.T) {
 		if got := passes(table, client.Address, webPod.Address, unix.IPPROTO_ICMP, 0); got != want {
 			t.Errorf("%s: passes: %v", spec, got)
 		}
+	}
+}
+
+// Each family has a table, by which pods are isolated alike; what finds neighbours passes in any case.
+func TestTablesOfTwoFamilies(t *testing.T) {
+	dual := cluster.Default.With(cluster.DefaultSecond)
+	dual.Nodes = 2
+	all := world(policyOf(t, "a", `{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: "fd00:10:88::/125"}}]}]}`))
+	all.Node = nodeOf(dual)
+	for _, each := range slices.Clone(all.Pods[:4]) {
+		second := dual.Second.Pods.Addr().As16()
+		second[15] = each.Address.As4()[3]
+		each.Address = netip.AddrFrom16(second)
+		all.Pods = append(all.Pods, each)
+	}
+	rules := Compile(all)
+	tables := rules.tables(dual)
+	if len(tables) != 2 || tables[0].IPv6 || !tables[1].IPv6 || len(tables[0].Chains) != 2 || len(tables[1].Chains) != 2 {
+		t.Fatalf("%+v", tables)
+	}
+	for _, each := range []struct {
+		from, to string
+		protocol uint8
+		want     bool
+	}{
+		{"fd00:10:88::3", "fd00:10:88::2", unix.IPPROTO_TCP, true},
+		{"fd00:10:88::4", "fd00:10:88::2", unix.IPPROTO_TCP, true}, // by its block
+		{"fd00:10:88::9", "fd00:10:88::2", unix.IPPROTO_TCP, false},
+		{"fd00:10:88::9", "fd00:10:88::3", unix.IPPROTO_TCP, true},
+		{"fd00:10:88::2", "ff02::1:ff00:1", unix.IPPROTO_ICMPV6, true},
+		{"fd00:10:88:1::2", "fd00:10:88:1::1", unix.IPPROTO_ICMPV6, true},
+		{"fd00:10:88::9", "fd00:10:96::7", unix.IPPROTO_TCP, true},
+	} {
+		from, to := netip.MustParseAddr(each.from), netip.MustParseAddr(each.to)
+		if got := passes(tables[1], from, to, each.protocol, 80); got != each.want {
+			t.Errorf("%v passes: %v", each, got)
+		}
+		if each.protocol == unix.IPPROTO_TCP && to.String() != "fd00:10:96::7" && rules.Allows(from, to, v1.ProtocolTCP, 80) != each.want {
+			t.Errorf("%v is allowed: %v", each, !each.want)
+		}
+	}
+	if !rules.Allows(dual.Second.NodeAddress, netip.MustParseAddr("fd00:10:88::2"), v1.ProtocolTCP, 80) {
+		t.Error("the node does not pass")
 	}
 }
 

@@ -119,14 +119,14 @@ func (w World) within(namespace string, selector *metav1.LabelSelector) ([]strin
 	return found, nil
 }
 
-// block are the addresses of an ipBlock. There are none of IPv6 in a cluster of ours.
+// block are the addresses of an ipBlock.
 func block(of *networking.IPBlock) set {
 	var found set
-	if prefix, err := netip.ParsePrefix(of.CIDR); err == nil && prefix.Addr().Is4() {
+	if prefix, err := netip.ParsePrefix(of.CIDR); err == nil {
 		found = setOf(prefix)
 	}
 	for _, text := range of.Except {
-		if prefix, err := netip.ParsePrefix(text); err == nil && prefix.Addr().Is4() {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
 			found = found.without(prefix)
 		}
 	}

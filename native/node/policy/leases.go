@@ -28,9 +28,10 @@ func leaseFolders(of cluster.Cluster) []string {
 	return all
 }
 
-// lease is what a file of the folder says, whose name is the address.
+// lease is what a file of the folder says, whose name is the address. Second is the one in IPv6, if there is one.
 type lease struct {
-	Pod struct {
+	Second netip.Addr `json:"second"`
+	Pod    struct {
 		Namespace string    `json:"namespace"`
 		Name      string    `json:"name"`
 		UID       types.UID `json:"uid"`

@@ -5,7 +5,7 @@
 // Where that leaves it open: connections that stand when a policy comes stay; ICMP passes by rules that name no port; what the
 // node sends always passes, and what a pod sends to the node passes by ipBlock only, as pods with the node's network have no
 // address by which they could be told from it; SCTP passes by rules that name no port number. The DNS server counts as a pod
-// of kube-system that is labelled as CoreDNS' pods are.
+// of kube-system that is labelled as CoreDNS' pods are. ICMP of IPv6 to and from the node always passes: by it neighbours are found.
 package policy
 
 import (
@@ -17,7 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Pod is a pod with an address of its own.
+// Pod is a pod with an address of its own; one of both families is two.
 type Pod struct {
 	Namespace string
 	Labels    labels.Set
@@ -41,7 +41,7 @@ type span struct {
 
 var (
 	everything = span{}
-	everywhere = setOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0))
+	everywhere = setOf(netip.PrefixFrom(netip.IPv4Unspecified(), 0), netip.PrefixFrom(netip.IPv6Unspecified(), 0))
 )
 
 func (s span) has(protocol v1.Protocol, port uint16) bool {

@@ -65,7 +65,7 @@ type enforcer struct {
 	policies  networkinglisters.NetworkPolicyLister
 	around    *around // nil until there is a policy
 	filtering bool
-	last      iptables.Table // that the kernel has
+	last      []iptables.Table // that the kernel has
 }
 
 func (e *enforcer) run(ctx context.Context, client kubernetes.Interface) error {
@@ -131,14 +131,17 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 		world.Pods = append(world.Pods, dns(e.cluster))
 	}
 	rules := Compile(world)
-	if table := rules.table(e.cluster); !e.filtering || !reflect.DeepEqual(table, e.last) {
+	if tables := rules.tables(e.cluster); !e.filtering || !reflect.DeepEqual(tables, e.last) {
 		if err := os.WriteFile(filterFile, nil, 0o600); err != nil {
 			return err
 		}
-		if err := e.replace(table); err != nil {
-			return err
+		e.last = nil // until the kernel has all of them
+		for _, table := range tables {
+			if err := e.replace(table); err != nil {
+				return err
+			}
 		}
-		e.filtering, e.last = true, table
+		e.filtering, e.last = true, tables
 	}
 	e.judge.follow(rules)
 	if len(policies) == 0 {

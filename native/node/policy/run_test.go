@@ -173,13 +173,14 @@ func TestARefusalIsSaidAndTriedAgain(t *testing.T) {
 
 func TestALeaseThatIsNone(t *testing.T) {
 	folder := t.TempDir()
-	for name, text := range map[string]string{".10.88.0.9": "{", "10.88.0.2": `{"pod": {"name": "x"}}`} {
+	for name, text := range map[string]string{".10.88.0.9": "{", "10.88.0.2": `{"pod": {"name": "x"}, "second": "fd00::2"}`} {
 		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	found, err := leases(folder)
-	if err != nil || len(found) != 1 || found[netip.MustParseAddr("10.88.0.2")].Pod.Name != "x" {
+	if err != nil || len(found) != 1 || found[netip.MustParseAddr("10.88.0.2")].Pod.Name != "x" ||
+		found[netip.MustParseAddr("10.88.0.2")].Second != netip.MustParseAddr("fd00::2") {
 		t.Errorf("found %v, %v", found, err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "10.88.0.3"), []byte("{"), 0o600); err != nil {

@@ -16,6 +16,9 @@ func TestPrefixes(t *testing.T) {
 		"[255.255.255.254/31]":                setOf(p("255.255.255.255/32"), p("255.255.255.254/32")),
 		"[10.0.0.1/32 10.0.0.2/31]":           setOf(p("10.0.0.0/30")).without(p("10.0.0.0/32")),
 		"[0.0.0.0/1 128.0.0.0/2 192.0.0.0/3]": setOf(p("0.0.0.0/0")).without(p("224.0.0.0/3")),
+		"[10.0.0.0/8 fd00::1/128 fd00::2/127 fd00::4/126]": setOf(p("fd00::4/126"), p("10.0.0.0/8"), p("fd00::/126")).
+			without(p("fd00::/128")).without(p("0.0.0.0/32")),
+		"[255.255.255.255/32 ::/0]": setOf(p("::/0"), p("255.255.255.255/32"), p("ffff::/16")),
 	} {
 		if got := fmt.Sprint(made.prefixes()); got != want {
 			t.Errorf("%s, want %s", got, want)
@@ -50,7 +53,7 @@ func TestSets(t *testing.T) {
 			}
 		}
 	}
-	if everywhere.has(netip.MustParseAddr("::1")) {
+	if one := netip.MustParseAddr("::1"); !everywhere.has(one) || everywhere.of(false).has(one) || !everywhere.of(true).has(one) {
 		t.Error("an address of IPv6")
 	}
 }

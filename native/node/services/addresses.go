@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// owner owns addresses on one device, each as a /32.
+// owner owns addresses on one device, each alone.
 type owner struct {
 	handle *netlink.Handle
 	device netlink.Link
@@ -58,5 +58,5 @@ func (o *owner) Remove(address netip.Addr) error {
 }
 
 func netlinkAddress(address netip.Addr) *netlink.Addr {
-	return &netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(32, 32)}}
+	return &netlink.Addr{IPNet: &net.IPNet{IP: address.AsSlice(), Mask: net.CIDRMask(address.BitLen(), address.BitLen())}}
 }

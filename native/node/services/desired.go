@@ -53,52 +53,6 @@ type state struct {
 	Refused   []string
 }
 
-// Node is the node that Services are served on; with others, if several share a network stack.
-type Node struct {
-	Name      string
-	Addresses []netip.Addr     // its own: node ports and host ports are served on each of them
-	Others    []Other          // nodes beside it
-	Ranges    []netip.Prefix   // of pods and Services: no other Service's or pod's address may be claimed
-	Balanced  netip.Prefix     // of load balancers: a Service has one of it by its status only
-	Ports     []uint16         // TCP ports of its own addresses that the node itself has
-	Taken     []netip.AddrPort // TCP places on addresses of Services that the node itself serves
-}
-
-// Other is a further node.
-type Other struct {
-	Name    string
-	Address netip.Addr
-	Pods    netip.Prefix // clients, and host ports, are of the node whose pod has the address
-}
-
-// all are the addresses of all nodes.
-func (n Node) all() []netip.Addr {
-	addresses := slices.Clone(n.Addresses)
-	for _, each := range n.Others {
-		addresses = append(addresses, each.Address)
-	}
-	return addresses
-}
-
-// of are the addresses of the node that has a pod.
-func (n Node) of(pod netip.Addr) []netip.Addr {
-	for _, each := range n.Others {
-		if each.Pods.Contains(pod) {
-			return []netip.Addr{each.Address}
-		}
-	}
-	return n.Addresses
-}
-
-// names are those of all nodes.
-func (n Node) names() []string {
-	names := []string{n.Name}
-	for _, each := range n.Others {
-		names = append(names, each.Name)
-	}
-	return names
-}
-
 // kinds of claims on a frontend: where two claim the same, the lower kind has it, whatever their names.
 const (
 	ofCluster = iota
@@ -115,11 +69,33 @@ type claim struct {
 	place frontend
 }
 
-// desired computes the state.
+// desired computes the state: that of each family, which have nothing in common.
 func desired(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts []hostPorts, node Node) state {
+	want := desiredOf(all, endpoints, hostPorts, node)
+	if node.Second == nil {
+		return want
+	}
+	second := desiredOf(all, endpoints, hostPorts, *node.Second)
+	want.Addresses = append(want.Addresses, second.Addresses...)
+	want.Rules = append(want.Rules, second.Rules...)
+	want.Refused = append(want.Refused, second.Refused...)
+	slices.Sort(want.Refused)
+	for _, each := range second.Checks {
+		if !slices.ContainsFunc(want.Checks, func(one check) bool { return one.Service == each.Service }) {
+			want.Checks = append(want.Checks, each)
+		}
+	}
+	return want
+}
+
+func desiredOf(all []*v1.Service, endpoints []*discovery.EndpointSlice, hostPorts []hostPorts, node Node) state {
+	kind := discovery.AddressTypeIPv4
+	if node.second() {
+		kind = discovery.AddressTypeIPv6
+	}
 	byService := map[string][]*discovery.EndpointSlice{}
 	for _, slice := range endpoints {
-		if slice.AddressType == discovery.AddressTypeIPv4 {
+		if slice.AddressType == kind {
 			key := slice.Namespace + "/" + slice.Labels[discovery.LabelServiceName]
 			byService[key] = append(byService[key], slice)
 		}
@@ -148,7 +124,7 @@ func (w *wishes) refuse(format string, words ...any) {
 
 // service asks for all that one Service asks for.
 func (w *wishes) service(service *v1.Service, endpoints []*discovery.EndpointSlice) {
-	own := addresses{cluster: clusterAddresses(service)}
+	own := addresses{cluster: w.clusterAddresses(service)}
 	if len(own.cluster) == 0 {
 		return
 	}
@@ -173,7 +149,7 @@ type addresses struct{ cluster, external, balanced []netip.Addr }
 // another for a load balancer that not every client may use.
 func (w *wishes) port(service *v1.Service, port v1.ServicePort, own addresses, all []*discovery.EndpointSlice) {
 	protocol := cmp.Or(port.Protocol, v1.ProtocolTCP)
-	name := service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol)
+	name := service.Namespace + "/" + service.Name + ":" + strconv.Itoa(int(port.Port)) + "/" + string(protocol) + w.suffix()
 	endpoints := func(local bool, nodes ...string) []netip.AddrPort {
 		if !local {
 			nodes = nil
@@ -281,9 +257,17 @@ func (w *wishes) settle() state {
 	return *want
 }
 
-// clusterAddresses gives the IPv4 addresses that the API server gave a Service:
+// suffix is behind the names of rules of the second family.
+func (w *wishes) suffix() string {
+	if w.node.second() {
+		return " over IPv6"
+	}
+	return ""
+}
+
+// clusterAddresses gives the addresses that the API server gave a Service:
 // none for a headless one and for an external name.
-func clusterAddresses(service *v1.Service) []netip.Addr {
+func (w *wishes) clusterAddresses(service *v1.Service) []netip.Addr {
 	if service.Spec.Type == v1.ServiceTypeExternalName {
 		return nil
 	}
@@ -291,14 +275,14 @@ func clusterAddresses(service *v1.Service) []netip.Addr {
 	if len(texts) == 0 {
 		texts = []string{service.Spec.ClusterIP}
 	}
-	return parse4(texts)
+	return w.parse(texts)
 }
 
 // externalAddresses gives those that a Service asks for itself. One of the pods' range or of the Services' is somebody
 // else's, now or later (CVE-2020-8554); only the node's own is not.
 func (w *wishes) externalAddresses(service *v1.Service) []netip.Addr {
 	var allowed []netip.Addr
-	for _, address := range parse4(service.Spec.ExternalIPs) {
+	for _, address := range w.parse(service.Spec.ExternalIPs) {
 		if w.foreign(service, address) || w.node.Balanced.Contains(address) {
 			w.refuse("%s/%s: external address %s is of a range of the cluster", service.Namespace, service.Name, address)
 			continue
@@ -319,7 +303,7 @@ func (w *wishes) balancedAddresses(service *v1.Service) []netip.Addr {
 		if each.IPMode != nil && *each.IPMode == v1.LoadBalancerIPModeProxy {
 			continue
 		}
-		for _, address := range parse4([]string{each.IP}) {
+		for _, address := range w.parse([]string{each.IP}) {
 			if w.foreign(service, address) {
 				w.refuse("%s/%s: the load balancer's address %s is of a range of the cluster", service.Namespace, service.Name, address)
 				continue
@@ -333,7 +317,7 @@ func (w *wishes) balancedAddresses(service *v1.Service) []netip.Addr {
 // foreign says whether an address is of a range in which others have theirs.
 func (w *wishes) foreign(service *v1.Service, address netip.Addr) bool {
 	ranged := slices.ContainsFunc(w.node.Ranges, func(each netip.Prefix) bool { return each.Contains(address) })
-	return ranged && !slices.Contains(w.own, address) && !slices.Contains(clusterAddresses(service), address)
+	return ranged && !slices.Contains(w.own, address) && !slices.Contains(w.clusterAddresses(service), address)
 }
 
 // sources are the clients that may use a Service's load balancer, none where all may. The node may in any case, which has
@@ -354,10 +338,11 @@ func (w *wishes) sources(service *v1.Service, balanced []netip.Addr) []netip.Pre
 	return found
 }
 
-func parse4(texts []string) []netip.Addr {
+// parse gives the addresses of the node's family.
+func (w *wishes) parse(texts []string) []netip.Addr {
 	var addresses []netip.Addr
 	for _, text := range texts {
-		if address, err := netip.ParseAddr(text); err == nil && address.Is4() {
+		if address, err := netip.ParseAddr(text); err == nil && address.Is6() == w.node.second() {
 			addresses = append(addresses, address)
 		}
 	}

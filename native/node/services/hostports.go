@@ -16,10 +16,11 @@ import (
 )
 
 // hostPorts is one file that the CNI plugin podnet writes for a pod with host
-// ports: HostIP empty or 0.0.0.0 means every address of the node.
+// ports: HostIP empty or 0.0.0.0 means every address of the node. Second is the pod's address in IPv6, if it has one.
 type hostPorts struct {
 	ContainerID string     `json:"containerID"`
 	Address     netip.Addr `json:"address"`
+	Second      netip.Addr `json:"second"`
 	Mappings    []struct {
 		HostPort      uint16 `json:"hostPort"`
 		ContainerPort uint16 `json:"containerPort"`
@@ -59,11 +60,19 @@ func readHostPorts(folder string) ([]hostPorts, error) {
 // hostPorts asks for the host ports of a pod. podnet has refused what could not be met, with a word to the pod. Nodes share
 // loopback: who names it has it there, wherever the pod is; who names no address has the first node's.
 func (w *wishes) hostPorts(pod hostPorts) {
+	own := pod.Address
+	if w.node.second() {
+		own = pod.Second
+	}
 	for _, m := range pod.Mappings {
 		protocol := v1.Protocol(strings.ToUpper(m.Protocol))
-		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID
-		addresses := w.node.of(pod.Address)
-		if address, err := netip.ParseAddr(m.HostIP); m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
+		name := "host port " + m.HostIP + ":" + strconv.Itoa(int(m.HostPort)) + "/" + string(protocol) + " of " + pod.ContainerID + w.suffix()
+		addresses := w.node.of(own)
+		address, err := netip.ParseAddr(m.HostIP)
+		if pod.Second.IsValid() && err == nil && address.Is6() != w.node.second() {
+			continue // which the other family has
+		}
+		if m.HostIP != "" && (err != nil || !address.IsUnspecified()) {
 			shared := address.IsLoopback() && slices.Contains(w.node.Addresses, address)
 			if err != nil || !shared && !slices.Contains(addresses, address) {
 				w.refuse("%s: %s is no address of the node", name, m.HostIP)
@@ -71,7 +80,7 @@ func (w *wishes) hostPorts(pod hostPorts) {
 			}
 			addresses = []netip.Addr{address}
 		}
-		w.rule(rule{Name: name, Endpoints: []netip.AddrPort{netip.AddrPortFrom(pod.Address, m.ContainerPort)}})
+		w.rule(rule{Name: name, Endpoints: []netip.AddrPort{netip.AddrPortFrom(own, m.ContainerPort)}})
 		for _, address := range addresses {
 			w.claim(ofHostPort, name, frontend{protocol, netip.AddrPortFrom(address, m.HostPort)})
 		}

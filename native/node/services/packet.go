@@ -81,8 +81,11 @@ func receiveNow(descriptor int, buffer []byte, flags int) (int, unix.Sockaddr, e
 
 // source is invalid for a connected socket on systems that do not say it.
 func source(from unix.Sockaddr) netip.AddrPort {
-	if address, ok := from.(*unix.SockaddrInet4); ok {
+	switch address := from.(type) {
+	case *unix.SockaddrInet4:
 		return netip.AddrPortFrom(netip.AddrFrom4(address.Addr), uint16(address.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(address.Addr), uint16(address.Port))
 	}
 	return netip.AddrPort{}
 }

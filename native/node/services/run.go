@@ -36,14 +36,29 @@ type Judge func(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol
 
 // On is the first node of a cluster, with the others.
 func On(c cluster.Cluster) Node {
+	members := c.Members()
+	node := on(members)
+	node.Addresses = append(node.Addresses, netip.AddrFrom4([4]byte{127, 0, 0, 1}))
+	if c.Dual() {
+		for at, each := range members {
+			members[at] = each.InSecond()
+		}
+		second := on(members)
+		node.Second = &second
+	}
+	return node
+}
+
+func on(members []cluster.Cluster) Node {
+	c := members[0]
 	node := Node{
 		Name:      c.NodeName,
-		Addresses: []netip.Addr{c.NodeAddress, netip.AddrFrom4([4]byte{127, 0, 0, 1})},
+		Addresses: []netip.Addr{c.NodeAddress},
 		Ranges:    []netip.Prefix{c.Pods, c.Services},
 		Balanced:  c.LoadBalancers,
 		Ports:     []uint16{c.APIPort, c.KubeletPort},
 	}
-	for _, each := range c.Members()[1:] {
+	for _, each := range members[1:] {
 		node.Others = append(node.Others, Other{each.NodeName, each.NodeAddress, each.Pods})
 		node.Ranges = append(node.Ranges, each.Pods)
 	}

@@ -18,6 +18,14 @@ type addressOwner interface {
 	Remove(netip.Addr) error
 }
 
+// network is that of a protocol, tcp or udp, for an address.
+func network(protocol string, address netip.AddrPort) string {
+	if address.Addr().Is6() {
+		return protocol + "6"
+	}
+	return protocol + "4"
+}
+
 // listener serves one frontend; use switches it to a rule's endpoints, and is called after each change of them.
 type listener interface {
 	io.Closer

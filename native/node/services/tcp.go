@@ -38,7 +38,7 @@ type tcpListener struct {
 // listenTCP serves until the listener is closed or ctx ends. Connections that
 // it accepted belong to open.
 func listenTCP(ctx context.Context, address netip.AddrPort, b *balancer, places *places, open *sync.WaitGroup) (*tcpListener, error) {
-	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(address))
+	listener, err := net.ListenTCP(network("tcp", address), net.TCPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
@@ -111,7 +111,7 @@ func (l *tcpListener) dial(ctx context.Context, client *net.TCPConn, from netip.
 			return nil
 		}
 		dialer := net.Dialer{Timeout: max(leastTry, time.Until(deadline)/time.Duration(left))}
-		conn, err := dialer.DialContext(ctx, "tcp4", endpoint.String())
+		conn, err := dialer.DialContext(ctx, network("tcp", endpoint), endpoint.String())
 		if err == nil {
 			return conn.(*net.TCPConn)
 		}

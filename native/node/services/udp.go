@@ -26,7 +26,7 @@ type udpListener struct {
 }
 
 func listenUDP(ctx context.Context, address netip.AddrPort, b *balancer, all *flows, open *sync.WaitGroup) (*udpListener, error) {
-	conn, err := net.ListenUDP("udp4", net.UDPAddrFromAddrPort(address))
+	conn, err := net.ListenUDP(network("udp", address), net.UDPAddrFromAddrPort(address))
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (l *udpListener) flow(ctx context.Context, client netip.AddrPort, open *syn
 	if !found {
 		return nil
 	}
-	conn, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(endpoint))
+	conn, err := net.DialUDP(network("udp", endpoint), nil, net.UDPAddrFromAddrPort(endpoint))
 	if err != nil {
 		klog.FromContext(ctx).V(2).Info("Cannot open a flow", "service", l.conn.LocalAddr(), "endpoint", endpoint, "err", err)
 		return nil

@@ -4,6 +4,7 @@
 package settings
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -41,12 +42,29 @@ type Settings struct {
 
 // Cluster has the ranges of addresses, the domain of names, the port of the API, and how many nodes there are.
 type Cluster struct {
-	Pods          netip.Prefix `json:"pods"`
-	Services      netip.Prefix `json:"services"`
-	LoadBalancers netip.Prefix `json:"load-balancers"`
-	Domain        string       `json:"domain"`
-	APIPort       uint16       `json:"api-port"`
-	Nodes         int          `json:"nodes"`
+	IPFamily        string       `json:"ip-family"`
+	Pods            netip.Prefix `json:"pods"`
+	Services        netip.Prefix `json:"services"`
+	LoadBalancers   netip.Prefix `json:"load-balancers"`
+	PodsV6          netip.Prefix `json:"pods-v6"`
+	ServicesV6      netip.Prefix `json:"services-v6"`
+	LoadBalancersV6 netip.Prefix `json:"load-balancers-v6"`
+	Domain          string       `json:"domain"`
+	APIPort         uint16       `json:"api-port"`
+	Nodes           int          `json:"nodes"`
+}
+
+// dual is the family of clusters of dual stack.
+const dual = "dual"
+
+// second is the second family of a cluster of dual stack.
+func (c Cluster) second() cluster.Family {
+	own := cluster.DefaultSecond
+	return cluster.Family{
+		Pods:          cmp.Or(c.PodsV6, own.Pods),
+		Services:      cmp.Or(c.ServicesV6, own.Services),
+		LoadBalancers: cmp.Or(c.LoadBalancersV6, own.LoadBalancers),
+	}
 }
 
 // Node is what the node is called.
@@ -166,6 +184,9 @@ func (s Settings) Of(one cluster.Cluster) cluster.Cluster {
 	if s.Cluster.LoadBalancers.IsValid() {
 		one.LoadBalancers = s.Cluster.LoadBalancers
 	}
+	if s.Cluster.IPFamily == dual {
+		one = one.With(s.Cluster.second())
+	}
 	if s.Cluster.Domain != "" {
 		one.Domain = s.Cluster.Domain
 	}
@@ -189,9 +210,10 @@ func (s Settings) Disabled(part string) bool {
 }
 
 // Seeded says whether a cluster can begin with the seed: it has the Services and the address of names in the range that is the
-// default, and nothing in it is encrypted.
+// default, and no other, and nothing in it is encrypted.
 func (s Settings) Seeded() bool {
-	return s.Of(cluster.Default).Services == cluster.Default.Services && !s.Disabled(DNS) && s.Encryption.Configuration == ""
+	of := s.Of(cluster.Default)
+	return of.Services == cluster.Default.Services && !of.Dual() && !s.Disabled(DNS) && s.Encryption.Configuration == ""
 }
 
 // Assigned is a map as a flag takes it: NAME=true,NAME=false, in the order of names.

@@ -67,6 +67,7 @@ type DNSSettings struct {
 	Kubeconfig string
 	Domain     string
 	Address    netip.Addr
+	Dual       bool       // there are addresses of IPv6
 	Outside    netip.Addr // where names outside are asked for, if there is a way out
 }
 
@@ -102,7 +103,7 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		})
 	}
 	if names := settings.DNS; names != nil {
-		own := dns.Corefile(names.Domain, names.Outside)
+		own := dns.Corefile(names.Domain, names.Outside, names.Dual)
 		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, own, names.Address, ready) })
 	}
 	go part(Policy, func(ready func()) error {
