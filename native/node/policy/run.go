@@ -140,8 +140,9 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 			if err := e.replace(table); err != nil {
 				return err
 			}
+			e.filtering = true // by this one, whatever becomes of the other
 		}
-		e.filtering, e.last = true, tables
+		e.last = tables
 	}
 	e.judge.follow(rules)
 	if len(policies) == 0 {

@@ -30,9 +30,12 @@ type fixture struct {
 	mu      sync.Mutex
 	tables  []iptables.Table
 	refuses error
+	only    bool // of IPv6
 }
 
-func start(t *testing.T, hindrance string) *fixture {
+func start(t *testing.T, hindrance string) *fixture { return startOn(t, cluster.Default, hindrance) }
+
+func startOn(t *testing.T, of cluster.Cluster, hindrance string) *fixture {
 	t.Helper()
 	folder := t.TempDir()
 	leaseFolder, filterFile = filepath.Join(folder, "leases"), filepath.Join(folder, "filtered")
@@ -45,7 +48,7 @@ func start(t *testing.T, hindrance string) *fixture {
 		t.Fatal(err)
 	}
 	e := &enforcer{
-		cluster: cluster.Default, judge: f.judge, hindrance: hindrance, watcher: watcher, replace: f.replace,
+		cluster: of, judge: f.judge, hindrance: hindrance, watcher: watcher, replace: f.replace,
 		complaints: newComplaints(f.client), changed: make(chan struct{}, 1),
 	}
 	ready := make(chan struct{})
@@ -65,7 +68,7 @@ func start(t *testing.T, hindrance string) *fixture {
 func (f *fixture) replace(table iptables.Table) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.refuses != nil {
+	if f.refuses != nil && (table.IPv6 || !f.only) {
 		return f.refuses
 	}
 	f.tables = append(f.tables, table)
@@ -169,6 +172,27 @@ func TestARefusalIsSaidAndTriedAgain(t *testing.T) {
 	f.refuses = nil
 	f.mu.Unlock()
 	f.eventually("isolated", func() bool { return !f.allows("10.88.0.9", "10.88.0.2") })
+}
+
+// Where the kernel takes the table of one family only, the policy is said not to count, and that table goes with it.
+func TestARefusalOfOneFamily(t *testing.T) {
+	f := startOn(t, cluster.Default.With(cluster.DefaultSecond), "")
+	f.mu.Lock()
+	f.refuses, f.only = errors.New("planted"), true
+	f.mu.Unlock()
+	f.pod("a", "web", "1", "10.88.0.2")
+	f.policy("a", `{podSelector: {}}`)
+	f.complaint("planted")
+	last := func() iptables.Table { all := f.given(); return all[len(all)-1] }
+	f.eventually("a filter of IPv4", func() bool { return len(f.given()) > 0 && len(last().Chains) > 0 })
+	if err := f.client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("no filter of IPv4", func() bool { return len(last().Chains) == 0 })
+	f.mu.Lock()
+	f.refuses = nil
+	f.mu.Unlock()
+	f.eventually("none of IPv6", func() bool { return last().IPv6 && len(last().Chains) == 0 })
 }
 
 func TestALeaseThatIsNone(t *testing.T) {
