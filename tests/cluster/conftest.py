@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from sandkube.cluster import ports, start, stop
+from sandkube.cluster import linux, ports, start, stop
 from sandkube.cluster.configured import configure
 from sandkube.cluster.place import Place, State, all_places, place
 from sandkube.cluster.pod import Kubectl
 from sandkube.cluster.programs import Programs, maker
 from sandkube.cluster.programs import sandbox as sandbox_of
 from sandkube.cluster.sandbox import KINDS
+from sandkube.errors import UserError
 from sandkube.run import base_environment
 from tests.clones import Clone
 from tests.small import let_in
@@ -148,8 +149,15 @@ def outputs(tmp_path: Path) -> Iterator[Path]:
 
 
 def of_kind(programs: Programs, kind: str) -> Programs:
-    """The same node in another kind of sandbox."""
-    return replace(programs, kind=kind, runsc=maker(kind, lambda name: ROOT / "outputs/result" / name).resolve())
+    """The same node in another kind of sandbox. Skips where this machine has not what `linux` needs."""
+    made = replace(programs, kind=kind, runsc=maker(kind, lambda name: ROOT / "outputs/result" / name).resolve())
+    if KINDS[kind].native:
+        try:
+            linux.check()
+            linux.try_out(made.runsc)
+        except UserError as error:
+            pytest.skip(f"{error.message}; {error.hint}")
+    return made
 
 
 def bounded(programs: Programs, **bounds: str | int) -> Programs:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandkube.cluster import linux, stop
+from sandkube.cluster import stop
 from sandkube.cluster.configured import configure
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs, fix_words
@@ -36,12 +36,6 @@ def mine(
 ) -> Iterator[Cluster]:
     """Two nodes: pods that serve their names on both, and one on each that asks."""
     made = of_kind(programs, request.param)
-    if request.param == "linux":
-        try:
-            linux.check()
-            linux.try_out(made.runsc)
-        except UserError as error:
-            pytest.skip(f"{error.message}; {error.hint}")
     one = place(tmp_path_factory.mktemp("outputs"), "dual")
     try:
         cluster = boot(one, dual(made, nodes=2))

@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from sandkube.cluster import linux, stop
+from sandkube.cluster import stop
 from sandkube.cluster.place import place
 from sandkube.cluster.programs import Programs, fix_words
-from sandkube.errors import UserError
 from tests.cluster.conftest import Cluster, boot, inside, of_kind
 from tests.cluster.test_hostile import create, event, pod, service
 
@@ -37,12 +36,6 @@ def mine(
 ) -> Iterator[Cluster]:
     """A pod that serves, and three that ask: a friend and a stranger beside it, one in a namespace apart."""
     made = of_kind(programs, request.param)
-    if request.param == "linux":
-        try:
-            linux.check()
-            linux.try_out(made.runsc)
-        except UserError as error:
-            pytest.skip(f"{error.message}; {error.hint}")
     one = place(tmp_path_factory.mktemp("outputs"), "policy")
     try:
         cluster = boot(one, made)
