@@ -71,14 +71,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         return
     lanes, files = defaultdict[str, float](float), defaultdict[str, float](float)
     for reports in terminalreporter.stats.values():
-        for each in reports:
-            if isinstance(each, pytest.TestReport):
-                lanes[lane(each.nodeid)] += each.duration
-                files[each.nodeid.partition("::")[0]] += each.duration
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                lanes[lane(report.nodeid)] += report.duration
+                files[report.nodeid.partition("::")[0]] += report.duration
     terminalreporter.section("minutes of lanes, and of the longest files")
-    longest = [sorted(each.items(), key=lambda one: -one[1]) for each in (lanes, files)]
-    for name, seconds in (*longest[0], *longest[1][:20]):
-        terminalreporter.line(f"{seconds / 60:6.1f} {name}")
+    for each in (lanes, files):
+        for name, seconds in sorted(each.items(), key=lambda one: -one[1])[:20]:
+            terminalreporter.line(f"{seconds / 60:6.1f} {name}")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -12,7 +12,6 @@ import re
 import select
 import ssl
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +27,6 @@ _FIELD = re.compile(
 )
 """The lines of the node's kubeconfig (native/node/pki) that say where and who."""
 _AGAIN = (http.HTTPStatus.GONE, http.HTTPStatus.TOO_MANY_REQUESTS)
-_FAULT = 500
 _FAREWELL = 5.0  # seconds for a supervisor to end after its sandbox
 
 
@@ -64,13 +62,14 @@ class Api:
 
     def _ended(self, status: Mapping[str, Any]) -> None:
         """Heed the Status that ends a watch: it may be asked for again, after a while, or is refused."""
-        if status["code"] < _FAULT and status["code"] not in _AGAIN:
+        if status["code"] < http.HTTPStatus.INTERNAL_SERVER_ERROR and status["code"] not in _AGAIN:
             raise UserError(f"cluster {self._place.name}: {status['message']}")
         self._wait(status.get("details", {}).get("retryAfterSeconds", 0))
 
     def _wait(self, seconds: float) -> None:
+        """As long as the server says, within the deadline; the cluster's end is not waited over."""
         left = self._deadline.left()
-        time.sleep(seconds if left is None else min(seconds, left))
+        self._await_end(seconds if left is None else min(seconds, left))
 
     def _answer(self, method: str, path: str, body: str | None = None) -> http.client.HTTPResponse:
         """What is said to a request, which is made again for as long as the server has no time for it."""
@@ -99,11 +98,10 @@ class Api:
         if self._connection is not None:
             self._connection.sock.settimeout(left)
 
-    def _await_end(self) -> None:
-        """The connection breaks first, then the supervisor says why the cluster ended, if it did."""
+    def _await_end(self, seconds: float) -> None:
+        """The supervisor's end, for some seconds. Raises UserError if it does not run."""
         with self._place.supervisor() as supervisor:
-            if supervisor is not None:
-                select.select([supervisor], [], [], _FAREWELL)
+            select.select([supervisor], [], [], seconds)
 
     @contextmanager
     def _faults(self, call: str) -> Iterator[None]:
@@ -115,7 +113,7 @@ class Api:
                 hint=f"./do logs --name {self._place.name} apiserver shows more; --timeout gives it longer",
             ) from None
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            self._await_end()
+            self._await_end(_FAREWELL)  # the connection breaks first, then the supervisor says why the cluster ended
             needs_running(self._place)
             raise UserError(f"{call}: cluster {self._place.name}: {error!r}") from None
 
