@@ -79,12 +79,7 @@ func owned(t *testing.T, got state, owners map[string]string) {
 
 func hostPort(container, address string, port uint16) hostPorts {
 	pod := hostPorts{ContainerID: container, Address: netip.MustParseAddr("10.88.0.5")}
-	pod.Mappings = append(pod.Mappings, struct {
-		HostPort      uint16 `json:"hostPort"`
-		ContainerPort uint16 `json:"containerPort"`
-		Protocol      string `json:"protocol"`
-		HostIP        string `json:"hostIP"`
-	}{port, 8080, "tcp", address})
+	pod.Mappings = append(pod.Mappings, mapping{port, 8080, "tcp", address})
 	return pod
 }
 

@@ -45,7 +45,7 @@ func (r rule) served() bool {
 // state is what a set of API objects asks of the node. Addresses are those to
 // put on the device: also those of services without endpoints, so that the node
 // refuses their traffic instead of routing it. Refused has a sentence for each
-// wish that is not met. Those three are sorted.
+// wish that is not met; they are sorted.
 type state struct {
 	Addresses []netip.Addr
 	Rules     []rule

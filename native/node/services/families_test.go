@@ -75,12 +75,7 @@ func TestAddressesOfTheSecondFamily(t *testing.T) {
 func TestHostPortsOfTwoFamilies(t *testing.T) {
 	pod := func(host string) hostPorts {
 		one := hostPorts{ContainerID: "a", Address: netip.MustParseAddr("10.88.0.2"), Second: netip.MustParseAddr("fd00:10:88::2")}
-		one.Mappings = append(one.Mappings, struct {
-			HostPort      uint16 `json:"hostPort"`
-			ContainerPort uint16 `json:"containerPort"`
-			Protocol      string `json:"protocol"`
-			HostIP        string `json:"hostIP"`
-		}{8080, 80, "tcp", host})
+		one.Mappings = append(one.Mappings, mapping{8080, 80, "tcp", host})
 		return one
 	}
 	for host, want := range map[string][]frontend{

@@ -21,12 +21,15 @@ type hostPorts struct {
 	ContainerID string     `json:"containerID"`
 	Address     netip.Addr `json:"address"`
 	Second      netip.Addr `json:"second"`
-	Mappings    []struct {
-		HostPort      uint16 `json:"hostPort"`
-		ContainerPort uint16 `json:"containerPort"`
-		Protocol      string `json:"protocol"`
-		HostIP        string `json:"hostIP"`
-	} `json:"mappings"`
+	Mappings    []mapping  `json:"mappings"`
+}
+
+// mapping is one host port.
+type mapping struct {
+	HostPort      uint16 `json:"hostPort"`
+	ContainerPort uint16 `json:"containerPort"`
+	Protocol      string `json:"protocol"`
+	HostIP        string `json:"hostIP"`
 }
 
 // readHostPorts reads every file of the folder, sorted by name. A file that is

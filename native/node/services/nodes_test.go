@@ -63,12 +63,7 @@ func TestServicesOfTwoNodes(t *testing.T) {
 func TestHostPortsAreOfThePodsNode(t *testing.T) {
 	pod := func(id, address, host string) hostPorts {
 		one := hostPorts{ContainerID: id, Address: netip.MustParseAddr(address)}
-		one.Mappings = append(one.Mappings, struct {
-			HostPort      uint16 `json:"hostPort"`
-			ContainerPort uint16 `json:"containerPort"`
-			Protocol      string `json:"protocol"`
-			HostIP        string `json:"hostIP"`
-		}{8080, 80, "tcp", host})
+		one.Mappings = append(one.Mappings, mapping{8080, 80, "tcp", host})
 		return one
 	}
 	pods := []hostPorts{
