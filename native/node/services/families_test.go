@@ -102,43 +102,20 @@ func TestHostPortsOfTwoFamilies(t *testing.T) {
 
 // Sockets of both kinds: a Service on ::1, since Linux has no other address of its own there.
 func TestTheSecondFamilyIsServed(t *testing.T) {
-	streams, err := net.Listen("tcp6", "[::1]:0")
-	if err != nil {
+	if free, err := net.Listen("tcp6", "[::1]:0"); err != nil {
 		t.Skipf("this machine has no IPv6: %v", err)
+	} else {
+		free.Close()
 	}
-	port := streams.Addr().(*net.TCPAddr).AddrPort().Port()
-	packets, err := net.ListenUDP("udp6", &net.UDPAddr{IP: net.IPv6loopback, Port: int(port)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { streams.Close(); packets.Close() })
-	go func() {
-		for {
-			conn, err := streams.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = conn.Write([]byte("six"))
-			conn.Close()
-		}
-	}()
-	go func() {
-		buffer := make([]byte, 100)
-		for {
-			length, peer, err := packets.ReadFrom(buffer)
-			if err != nil {
-				return
-			}
-			_, _ = packets.WriteTo(append([]byte("six:"), buffer[:length]...), peer)
-		}
-	}()
+	serveTCP(t, "::1", sayName("six"))
+	serveUDP(t, "::1", "six")
 	f := start(t, func(p *proxy) { p.node = dualNode() })
 	f.createService(testService("", withAddresses("::1"), func(s *v1.ServiceSpec) {
 		s.Ports = []v1.ServicePort{{Name: "tcp", Port: 48080, Protocol: v1.ProtocolTCP}, {Name: "udp", Port: 48080, Protocol: v1.ProtocolUDP}}
 	}))
-	slice := ofSecond(testSlice(v1.ProtocolTCP, int32(port), endpoint("::1")))
+	slice := ofSecond(testSlice(v1.ProtocolTCP, 8080, endpoint("::1")))
 	slice.Ports[0].Name = ptr("tcp")
-	slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: ptr("udp"), Protocol: ptr(v1.ProtocolUDP), Port: ptr(int32(port))})
+	slice.Ports = append(slice.Ports, discovery.EndpointPort{Name: ptr("udp"), Protocol: ptr(v1.ProtocolUDP), Port: ptr(int32(8080))})
 	f.createSlice(slice)
 	eventually(t, "TCP over IPv6", func() bool {
 		conn, err := net.Dial("tcp6", "[::1]:48080")

@@ -88,7 +88,7 @@ func (f *fixture) updateSlice(slice *discovery.EndpointSlice) {
 // serveTCP accepts on address:8080 until the test ends.
 func serveTCP(t *testing.T, address string, handle func(*net.TCPConn)) {
 	t.Helper()
-	listener, err := net.Listen("tcp4", address+":8080")
+	listener, err := net.Listen("tcp", net.JoinHostPort(address, "8080"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -115,7 +115,7 @@ func sayName(name string) func(*net.TCPConn) {
 // serveUDP answers each packet to address:8080 with name and the packet.
 func serveUDP(t *testing.T, address, name string) {
 	t.Helper()
-	conn, err := net.ListenPacket("udp4", address+":8080")
+	conn, err := net.ListenPacket("udp", net.JoinHostPort(address, "8080"))
 	if err != nil {
 		t.Fatal(err)
 	}
