@@ -40,6 +40,9 @@ func (k *Kubernetes) apiserverArguments() ([]string, error) {
 	disabled := append([]string{"TaintNodesByCondition"}, s.APIServer.DisableAdmissionPlugins...)
 	own := []string{
 		"--etcd-servers=" + DatastoreSocket,
+		// in this process: an answer after two seconds tells of a busy machine
+		"--etcd-healthcheck-timeout=15s",
+		"--etcd-readycheck-timeout=15s",
 		"--advertise-address=" + k.cluster.NodeAddress.String(),
 		"--service-cluster-ip-range=" + both(k.cluster.Services, k.cluster.Second.Services),
 		"--anonymous-auth=false",
