@@ -74,6 +74,24 @@ def test_forced_removal_of_shared_memory(mine: Cluster) -> None:
     assert inside(mine, f"cat {file}").stdout == "0\n", "a pod set it for the node"
 
 
+def test_an_umount_reaches_copies(mine: Cluster) -> None:
+    """As containerd needs for what it mounts for a moment, while another container's mounts are copies of the node's."""
+    script = """
+        set -e
+        mkdir -p /run/shared && mount -t tmpfs shared /run/shared && mount --make-shared /run/shared && mkdir /run/shared/on
+        unshare -m --propagation shared sleep 20 & other=$!
+        while [ $(readlink /proc/$other/ns/mnt) = $(readlink /proc/self/ns/mnt) ]; do sleep 0.01; done
+        mount -t tmpfs on /run/shared/on
+        grep -c /run/shared/on /proc/$other/mounts
+        umount /run/shared/on
+        grep -c /run/shared/on /proc/$other/mounts || true
+        kill $other
+        umount /run/shared
+    """
+    done = inside(mine, script)
+    assert (done.returncode, done.stdout.split()) == (0, ["1", "0"]), done.stderr
+
+
 def test_user_namespaces_of_pods(mine: Cluster) -> None:
     create(mine, pod("own-users", ["sleep", "infinity"], hostUsers=False))
     event(mine, "own-users", "runtime does not support user namespaces")
