@@ -92,6 +92,7 @@ def ways(mine: Cluster) -> dict[str, str]:
 
 
 ALL = "pod, second, service, node port, udp, icmp, dns"
+BLOCKS = [f"192.0.{at // 128}.{2 * (at % 128)}/32" for at in range(600)]
 MATRIX = {
     "nobody": (WEB, dict.fromkeys(("friend", "stranger", "foreign"), "dns")),
     "a friend": (
@@ -113,6 +114,10 @@ MATRIX = {
     "a block without the friend": (
         WEB | {"ingress": [{"from": [{"ipBlock": {"cidr": "10.88.0.0/24", "except": ["FRIEND/32"]}}]}]},
         {"friend": "dns", "stranger": ALL, "foreign": ALL},
+    ),
+    "a list of six hundred blocks": (  # of which the kernel has a rule each
+        WEB | {"ingress": [{"from": [{"ipBlock": {"cidr": each}} for each in ("FRIEND/32", *BLOCKS)]}]},
+        {"friend": ALL, "foreign": "dns"},
     ),
     "nothing goes out": (
         {"podSelector": {"matchLabels": {"app": "friend"}}, "policyTypes": ["Egress"]},
