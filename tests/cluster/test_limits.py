@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import socket
@@ -16,6 +17,7 @@ from sandkube.errors import UserError
 from sandkube.run import base_environment
 from tests.cluster.conftest import Cluster, inside
 from tests.cluster.test_hostile import create, event, mine, pod, service
+from tests.cluster.test_system import eventually
 
 __all__ = ["mine"]
 # ruff: noqa: F811
@@ -134,18 +136,29 @@ def test_images_are_not_pulled(mine: Cluster) -> None:
     mine.kubectl("delete", "pod", "elsewhere", "--wait=false")
 
 
-def test_endpoints_see_the_nodes_address(mine: Cluster) -> None:
-    """busybox' httpd tells whom it has answered."""
+def test_whom_endpoints_see(mine: Cluster) -> None:
+    """busybox' httpd tells whom it has answered: the client, but for a Service that keeps clients at an endpoint."""
+    ports = [{"port": 80, "targetPort": 8080}]
     create(
         mine,
         pod("told", ["sh", "-c", "mkdir /w; echo page >/w/index.html; exec httpd -f -v -p 8080 -h /w"]),
-        service("told", selector={"app": "told"}, ports=[{"port": 80, "targetPort": 8080}]),
+        service("told", type="NodePort", selector={"app": "told"}, ports=[{**ports[0], "nodePort": 30123}]),
+        service("told-sticky", selector={"app": "told"}, ports=ports, sessionAffinity="ClientIP"),
     )
     mine.kubectl("wait", "pod", "told", "--for=condition=Ready", "--timeout=60s")
-    fetch = "until wget -q -T 5 -O- http://told.default.svc.cluster.local/; do sleep 0.2; done"
-    assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
-    said = mine.kubectl("logs", "told").stdout.decode()
-    assert "10.88.0.1]:" in said or "10.88.0.1:" in said, said
+    client = mine.kubectl("get", "pod", NAME, "--output=jsonpath={.status.podIP}").stdout.decode()
+
+    def seen(place: str) -> str:
+        fetch = f"until wget -q -T 5 -O- http://{place}/; do sleep 0.2; done"
+        assert mine.kubectl("exec", NAME, "--", "timeout", "30", "sh", "-c", fetch).stdout == b"page\n"
+        last = mine.kubectl("logs", "told", "--tail=1").stdout.decode()
+        found = re.search(r"(\d+\.\d+\.\d+\.\d+)\]?:\d+", last)
+        assert found, last
+        return found[1]
+
+    for place in ("told.default.svc.cluster.local", "10.88.0.1:30123"):
+        eventually(f"the endpoint sees {client} by {place}", 20, functools.partial(lambda place: seen(place) == client, place))
+    assert seen("told-sticky.default.svc.cluster.local") == "10.88.0.1"
 
 
 def test_a_pod_cannot_ping_itself(mine: Cluster) -> None:

@@ -12,6 +12,7 @@ import (
 const (
 	nameSize     = 29 // XT_FUNCTION_MAXNAMELEN, less the revision
 	matchSize    = 48 // struct xt_entry_match with xt_tcp or xt_udp
+	everySize    = 56 // struct xt_entry_match with xt_statistic_info
 	standardSize = 40 // struct xt_standard_target
 	errorSize    = 64 // struct xt_error_target
 )
@@ -27,6 +28,7 @@ type layout struct {
 	counted   int // from here to the end is the kernel's own
 	translate int // size of struct xt_entry_target with what DNAT has
 	revision  byte
+	addresses int // where the first and the last address of what DNAT has are in it; their ports come last
 	domain    int
 	level     int
 	nobody    netip.Prefix // an address that no packet is from
@@ -35,12 +37,12 @@ type layout struct {
 var (
 	four = layout{
 		entry: 112, address: 4, protocol: 80, target: 88, counted: 92,
-		translate: 56, // nf_nat_ipv4_multi_range_compat
-		domain:    unix.AF_INET, level: unix.SOL_IP, nobody: netip.MustParsePrefix("255.255.255.255/32"),
+		translate: 56, addresses: 40, // nf_nat_ipv4_multi_range_compat
+		domain: unix.AF_INET, level: unix.SOL_IP, nobody: netip.MustParsePrefix("255.255.255.255/32"),
 	}
 	six = layout{
 		entry: 168, address: 16, protocol: 128, flags: 131, target: 140, counted: 144,
-		translate: 72, revision: 1, // nf_nat_range
+		translate: 72, addresses: 36, revision: 1, // nf_nat_range
 		domain: unix.AF_INET6, level: unix.SOL_IPV6, nobody: netip.MustParsePrefix("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"),
 	}
 )
@@ -62,15 +64,22 @@ type encoded struct {
 }
 
 func (r Rule) size(as layout) int {
-	size := as.entry + r.targetSize(as)
+	return as.entry + r.matchesSize() + r.targetSize(as)
+}
+
+func (r Rule) matchesSize() int {
+	size := 0
 	if r.matches() {
 		size += matchSize
+	}
+	if r.Every > 1 {
+		size += everySize
 	}
 	return size
 }
 
 func (r Rule) targetSize(as layout) int {
-	if r.track {
+	if r.track || r.To.IsValid() {
 		return as.translate
 	}
 	return standardSize
@@ -131,7 +140,6 @@ func (t Table) offsets() map[string]int32 {
 // encode writes struct ipt_entry or ip6t_entry, the match, the standard target.
 func (r Rule) encode(as layout, verdict int32) []byte {
 	entry := make([]byte, r.size(as))
-	target := as.entry
 	as.putPrefix(entry, 0, r.Source)
 	as.putPrefix(entry, as.address, r.Destination)
 	native.PutUint16(entry[as.protocol:], uint16(r.Protocol))
@@ -139,21 +147,47 @@ func (r Rule) encode(as layout, verdict int32) []byte {
 		entry[as.flags] = 1 // IP6T_F_PROTO
 	}
 	if r.matches() {
-		target += matchSize
-		r.putMatch(entry[as.entry:target])
+		r.putMatch(entry[as.entry:])
+	}
+	target := as.entry + r.matchesSize()
+	if r.Every > 1 {
+		putEvery(entry[target-everySize:], r.Every)
 	}
 	as.putOffsets(entry, target)
 	native.PutUint16(entry[target:], uint16(r.targetSize(as)))
-	if r.track {
-		copy(entry[target+2:], "DNAT")
-		entry[target+2+nameSize] = as.revision
-		if as.revision == 0 {
-			native.PutUint32(entry[target+32:], 1) // range, to which it translates nothing
-		}
+	if r.track || r.To.IsValid() {
+		as.putTranslation(entry[target:], r.To)
 		return entry
 	}
 	native.PutUint32(entry[target+32:], uint32(verdict)) // a standard target's name is ""
 	return entry
+}
+
+// putTranslation writes what DNAT has behind the target's size: ranges of one address and port, or nothing to translate to.
+func (as layout) putTranslation(target []byte, to netip.AddrPort) {
+	copy(target[2:], "DNAT")
+	target[2+nameSize] = as.revision
+	if as.revision == 0 {
+		native.PutUint32(target[32:], 1) // range
+	}
+	if !to.IsValid() {
+		return
+	}
+	native.PutUint32(target[as.addresses-4:], 1|2) // NF_NAT_RANGE_MAP_IPS, NF_NAT_RANGE_PROTO_SPECIFIED
+	for i := range 2 {
+		copy(target[as.addresses+i*as.address:], to.Addr().AsSlice())
+		binary.BigEndian.PutUint16(target[as.addresses+2*as.address+2*i:], to.Port())
+	}
+}
+
+// putEvery writes struct xt_statistic_info behind its header: mode nth, whose count begins where the next packet fits.
+func putEvery(match []byte, every uint32) {
+	native.PutUint16(match, everySize)
+	copy(match[2:], "statistic")
+	body := match[32:]
+	native.PutUint16(body, 1)
+	native.PutUint32(body[4:], every-1)
+	native.PutUint32(body[12:], every-1)
 }
 
 func (as layout) putOffsets(entry []byte, target int) {

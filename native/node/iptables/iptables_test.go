@@ -16,7 +16,11 @@ func sample() Table {
 		{Destination: netip.MustParsePrefix("10.1.0.0/16"), Protocol: unix.IPPROTO_TCP, Ports: &Ports{80, 90}, Verdict: Return},
 		{Protocol: unix.IPPROTO_UDP, Ports: &Ports{53, 53}, Verdict: Accept},
 	}}
-	outer := Chain{Name: "outer", End: Return, Rules: []Rule{{Source: netip.MustParsePrefix("10.88.0.7/32"), Jump: "inner"}}}
+	outer := Chain{Name: "outer", End: Return, Rules: []Rule{
+		{Source: netip.MustParsePrefix("10.88.0.7/32"), Jump: "inner"},
+		{Protocol: unix.IPPROTO_TCP, Every: 2, To: netip.MustParseAddrPort("10.88.0.8:8080")},
+		{Protocol: unix.IPPROTO_TCP, Ports: &Ports{80, 80}, Every: 1, To: netip.MustParseAddrPort("10.88.0.9:8080")},
+	}}
 	return NAT(Chain{End: Accept, Rules: []Rule{
 		{Protocol: unix.IPPROTO_TCP, Flags: &Flags{Mask: SYN | ACK, Set: SYN}, Jump: "outer"},
 	}}, inner, outer)
@@ -56,12 +60,31 @@ func TestARuleOfIPv6(t *testing.T) {
 	}
 }
 
+// `-A outer -p tcp -m statistic --mode nth --every 3 --packet 0 -j DNAT --to-destination 10.88.0.8:8080`, by xt_statistic.h and nf_nat.h.
+func TestATranslation(t *testing.T) {
+	got := Rule{Protocol: unix.IPPROTO_TCP, Every: 3, To: netip.MustParseAddrPort("10.88.0.8:8080")}.encode(four, 0)
+	want := make([]byte, 224)
+	want[80] = 6
+	want[88], want[90] = 168, 224
+	copy(want[112:], "\x38\x00statistic")
+	want[144], want[148], want[156] = 1, 2, 2
+	copy(want[168:], "\x38\x00DNAT")
+	copy(want[200:], []byte{1, 0, 0, 0, 3, 0, 0, 0, 10, 88, 0, 8, 10, 88, 0, 8, 0x1f, 0x90, 0x1f, 0x90})
+	if !bytes.Equal(got, want) {
+		t.Errorf("got\n%v, want\n%v", got, want)
+	}
+}
+
 // sample6 is the same of IPv6.
 func sample6() Table {
 	table := sample()
 	table.IPv6 = true
 	table.Chains[0].Rules[0].Destination = netip.MustParsePrefix("fd00:1::/32")
-	table.Chains[1].Rules[0].Source = netip.MustParsePrefix("fd00:10:88::7/128")
+	outer := table.Chains[1].Rules
+	outer[0].Source = netip.MustParsePrefix("fd00:10:88::7/128")
+	for i := range outer[1:] {
+		outer[1+i].To = netip.AddrPortFrom(netip.MustParseAddr("fd00:10:88::8"), 8080)
+	}
 	return table
 }
 
@@ -80,7 +103,7 @@ func offsets(t *testing.T, table Table) {
 		known[uint32(at)] = true
 		count++
 	}
-	if count != made.count || count != 13 {
+	if count != made.count || count != 15 {
 		t.Errorf("%d entries, said to be %d", count, made.count)
 	}
 	for _, hook := range []Hook{Prerouting, Input, Output, Postrouting} {
@@ -104,6 +127,7 @@ func TestWhatMakesNoSense(t *testing.T) {
 		"is not there": {Rules: []Rule{{Jump: "nowhere"}}},
 		"are TCP's":    {Rules: []Rule{{Protocol: unix.IPPROTO_SCTP, Ports: &Ports{1, 2}}}},
 		"flags":        {Rules: []Rule{{Flags: &Flags{}}}},
+		"destination":  {Rules: []Rule{{Protocol: unix.IPPROTO_TCP, To: netip.MustParseAddrPort("[fd00::1]:80")}}},
 	} {
 		if err := NAT(chain).validate(); err == nil || !strings.Contains(err.Error(), said) {
 			t.Errorf("%s: %v", said, err)

@@ -45,13 +45,15 @@ const (
 	ACK uint8 = 0x10
 )
 
-// Rule is for packets that are as all of its fields say; what is left out says nothing. They go to the chain Jump, or the
-// verdict is theirs.
+// Rule is for packets that are as all of its fields say; what is left out says nothing. They go to the chain Jump, or are
+// translated, or the verdict is theirs.
 type Rule struct {
 	Source, Destination netip.Prefix
 	Protocol            uint8
-	Ports               *Ports // the destination's, of TCP or UDP
-	Flags               *Flags // of TCP
+	Ports               *Ports         // the destination's, of TCP or UDP
+	Flags               *Flags         // of TCP
+	Every               uint32         // of so many packets that are like this the first; all where it is 0 or 1
+	To                  netip.AddrPort // the destination that they get, with all that follow of the connection (DNAT)
 	Jump                string
 	Verdict             Verdict
 	track               bool // it has connections be tracked, and is for none
@@ -109,6 +111,9 @@ func (t Table) validate() error {
 			}
 			if rule.Flags != nil && rule.Protocol != unix.IPPROTO_TCP {
 				return fmt.Errorf("chain %s: flags are TCP's", chain.Name)
+			}
+			if rule.To.IsValid() && (rule.Jump != "" || rule.Protocol == 0 || rule.To.Addr().Is6() != t.IPv6) {
+				return fmt.Errorf("chain %s: %s is a destination of a protocol, of this family, and all that is done", chain.Name, rule.To)
 			}
 			if rule.Ports != nil && rule.Protocol != unix.IPPROTO_TCP && rule.Protocol != unix.IPPROTO_UDP {
 				return fmt.Errorf("chain %s: ports are TCP's and UDP's", chain.Name)

@@ -12,10 +12,11 @@ import (
 
 	"sandkube/node/cluster"
 	"sandkube/node/iptables"
+	"sandkube/node/services"
 )
 
-// judging is the chain that asks what the pods at both ends are permitted.
-const judging = "policy"
+// policies is the chain that asks what the pods at both ends are permitted.
+const policies = "policy"
 
 // numbers of the protocols that ports have; the kernels' filters look into the first two.
 var numbers = map[v1.Protocol]uint8{v1.ProtocolTCP: unix.IPPROTO_TCP, v1.ProtocolUDP: unix.IPPROTO_UDP, v1.ProtocolSCTP: unix.IPPROTO_SCTP}
@@ -24,10 +25,10 @@ var numbers = map[v1.Protocol]uint8{v1.ProtocolTCP: unix.IPPROTO_TCP, v1.Protoco
 var nodePorts = iptables.Ports{First: 30000, Last: 32767}
 
 // tables are those of each family that the cluster has.
-func (r *Rules) tables(of cluster.Cluster) []iptables.Table {
-	all := []iptables.Table{r.table(of)}
+func (r *Rules) tables(of cluster.Cluster, translations []services.Translation) []iptables.Table {
+	all := []iptables.Table{r.table(of, translations)}
 	if of.Dual() {
-		second := r.table(of.InSecond())
+		second := r.table(of.InSecond(), translations)
 		second.IPv6 = true
 		all = append(all, second)
 	}
@@ -36,13 +37,26 @@ func (r *Rules) tables(of cluster.Cluster) []iptables.Table {
 
 // table is what the packet filter of one family is to do about the rules. It is the one that sees the first packet of a connection, so
 // answers need no rule. Of TCP only packets that open a connection are judged: connections that stand when the first table
-// comes, which the kernel has not tracked until then, go on. What goes to a Service is for the proxy to judge.
-func (r *Rules) table(of cluster.Cluster) iptables.Table {
-	if len(r.ingress)+len(r.egress) == 0 {
-		return iptables.NAT(iptables.Chain{End: iptables.Accept})
-	}
+// comes, which the kernel has not tracked until then, go on. What goes to a Service is for the proxy to judge, but for what is
+// translated.
+func (r *Rules) table(of cluster.Cluster, translations []services.Translation) iptables.Table {
 	second := of.NodeAddress.Is6()
-	judged := iptables.Chain{Name: judging, End: iptables.Return}
+	first := iptables.Chain{End: iptables.Accept}
+	var chains []iptables.Chain
+	if all := r.translated(translations, second); len(all) > 0 {
+		first.Rules = append(first.Rules, opening)
+		chains = r.chains(all, second)
+	}
+	if len(r.ingress)+len(r.egress) > 0 {
+		first.Rules = append(first.Rules, entry(of)...)
+		chains = append(chains, r.judging(second)...)
+	}
+	return iptables.NAT(first, chains...)
+}
+
+// judging is the chain that asks what the pods at both ends are permitted, and those that it jumps to.
+func (r *Rules) judging(second bool) []iptables.Chain {
+	judged := iptables.Chain{Name: policies, End: iptables.Return}
 	var chains []iptables.Chain
 	for i, group := range groups(r.egress, second) {
 		chain := iptables.Chain{Name: fmt.Sprintf("from%d", i), End: iptables.Drop}
@@ -60,11 +74,11 @@ func (r *Rules) table(of cluster.Cluster) iptables.Table {
 			judged.Rules = append(judged.Rules, iptables.Rule{Destination: each, Jump: chain.Name})
 		}
 	}
-	return iptables.NAT(entry(of), append(chains, judged)...)
+	return append(chains, judged)
 }
 
-// entry is the chain that all packets from pods come to.
-func entry(of cluster.Cluster) iptables.Chain {
+// entry says which of all packets from pods are judged.
+func entry(of cluster.Cluster) []iptables.Rule {
 	flags := func(mask, set uint8) iptables.Rule {
 		return iptables.Rule{Protocol: unix.IPPROTO_TCP, Flags: &iptables.Flags{Mask: mask, Set: set}, Verdict: iptables.Accept}
 	}
@@ -76,7 +90,7 @@ func entry(of cluster.Cluster) iptables.Chain {
 		flags(iptables.SYN, 0),
 	}
 	if of.DNS.IsValid() {
-		rules = append(rules, iptables.Rule{Destination: alone(of.DNS), Jump: judging})
+		rules = append(rules, iptables.Rule{Destination: alone(of.DNS), Jump: policies})
 	}
 	rules = append(rules, to(of.Services), to(of.LoadBalancers))
 	if of.NodeAddress.Is6() {
@@ -87,7 +101,7 @@ func entry(of cluster.Cluster) iptables.Chain {
 		one.Protocol, one.Ports = protocol, &nodePorts
 		rules = append(rules, one)
 	}
-	return iptables.Chain{Rules: append(rules, iptables.Rule{Jump: judging}), End: iptables.Accept}
+	return append(rules, iptables.Rule{Jump: policies})
 }
 
 // neighbours lets pass what pods find the node by, and are found by: questions go to groups, answers to the node.

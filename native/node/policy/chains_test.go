@@ -15,6 +15,13 @@ import (
 
 // passes asks a table about the first packet of a connection, as a kernel would.
 func passes(table iptables.Table, from, to netip.Addr, protocol uint8, port uint16) bool {
+	verdict, _ := outcome(table, from, to, protocol, port, 0)
+	return verdict == iptables.Accept
+}
+
+// outcome is what becomes of it, and where it is sent in place of where it goes, if it is the one after so many.
+func outcome(table iptables.Table, from, to netip.Addr, protocol uint8, port uint16, after int) (iptables.Verdict, netip.AddrPort) {
+	var sent netip.AddrPort
 	chains := map[string]iptables.Chain{"": table.Builtin[iptables.Prerouting]}
 	for _, each := range table.Chains {
 		chains[each.Name] = each
@@ -28,6 +35,14 @@ func passes(table iptables.Table, from, to netip.Addr, protocol uint8, port uint
 				rule.Flags != nil && iptables.SYN&rule.Flags.Mask != rule.Flags.Set {
 				continue
 			}
+			if rule.To.IsValid() {
+				if every := int(max(1, rule.Every)); after%every > 0 {
+					after -= 1 + after/every // those that came here and went
+					continue
+				}
+				sent = rule.To
+				return iptables.Accept
+			}
 			verdict := rule.Verdict
 			if rule.Jump != "" {
 				if verdict = walk(rule.Jump); verdict == iptables.Return {
@@ -38,11 +53,11 @@ func passes(table iptables.Table, from, to netip.Addr, protocol uint8, port uint
 		}
 		return chains[name].End
 	}
-	return walk("") == iptables.Accept
+	return walk(""), sent
 }
 
 func TestNothingIsFilteredWithoutAPolicy(t *testing.T) {
-	table := Compile(world()).table(cluster.Default)
+	table := Compile(world()).table(cluster.Default, nil)
 	if len(table.Chains) != 0 || len(table.Builtin[iptables.Prerouting].Rules) != 0 {
 		t.Errorf("table %v", table)
 	}
@@ -50,7 +65,7 @@ func TestNothingIsFilteredWithoutAPolicy(t *testing.T) {
 
 // The proxy judges what goes to a Service; what goes to the node itself the filter does.
 func TestServicesAreForTheProxy(t *testing.T) {
-	table := Compile(world(policyOf(t, "a", `{podSelector: {}, policyTypes: [Ingress, Egress]}`))).table(cluster.Default)
+	table := Compile(world(policyOf(t, "a", `{podSelector: {}, policyTypes: [Ingress, Egress]}`))).table(cluster.Default, nil)
 	for place, want := range map[string]bool{
 		"10.96.0.1:443": true, "10.97.0.1:80": true, "10.88.0.1:30080": true, "10.88.0.1:6443": false, "10.96.0.10:53": false, "10.88.0.4:80": false,
 	} {
@@ -68,7 +83,7 @@ func TestICMP(t *testing.T) {
 		`{podSelector: {}, ingress: [{ports: [{port: 1, endPort: 65535}, {protocol: UDP}]}]}`: false,
 		`{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}`:                           true,
 	} {
-		table := Compile(world(policyOf(t, "a", spec))).table(cluster.Default)
+		table := Compile(world(policyOf(t, "a", spec))).table(cluster.Default, nil)
 		if got := passes(table, client.Address, webPod.Address, unix.IPPROTO_ICMP, 0); got != want {
 			t.Errorf("%s: passes: %v", spec, got)
 		}
@@ -88,7 +103,7 @@ func TestTablesOfTwoFamilies(t *testing.T) {
 		all.Pods = append(all.Pods, each)
 	}
 	rules := Compile(all)
-	tables := rules.tables(dual)
+	tables := rules.tables(dual, nil)
 	if len(tables) != 2 || tables[0].IPv6 || !tables[1].IPv6 || len(tables[0].Chains) != 2 || len(tables[1].Chains) != 2 {
 		t.Fatalf("%+v", tables)
 	}
@@ -124,7 +139,7 @@ func TestPodsShareChains(t *testing.T) {
 	for i := range 64 {
 		all.Pods = append(all.Pods, testPod("many", fmt.Sprintf("10.88.0.%d", 64+i), "app=x"))
 	}
-	table := Compile(all).table(cluster.Default)
+	table := Compile(all).table(cluster.Default, nil)
 	if len(table.Chains) != 2 || len(table.Chains[0].Rules) != 1 || len(table.Chains[1].Rules) != 1 {
 		t.Errorf("%v", table.Chains)
 	}

@@ -10,11 +10,15 @@ package policy
 
 import (
 	"net/netip"
+	"reflect"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/labels"
+
+	"sandkube/node/changes"
+	"sandkube/node/services"
 )
 
 // Pod is a pod with an address of its own; one of both families is two.
@@ -84,12 +88,35 @@ func (r *Rules) Allows(from, to netip.Addr, protocol v1.Protocol, port uint16) b
 	return !isolated || r.node.has(from) || permitted.pass(from, protocol, port)
 }
 
-// Judge says what is allowed by the rules of the moment.
-type Judge struct{ rules atomic.Pointer[Rules] }
-
-// Allows tells whether a client may have a connection to an endpoint.
-func (j *Judge) Allows(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool {
-	return j.rules.Load().Allows(client, endpoint.Addr(), protocol, endpoint.Port())
+// Filter is what all of it comes to at the moment, for the proxy of Services, and what the proxy would have the kernel do.
+type Filter struct {
+	rules        atomic.Pointer[Rules]
+	translations atomic.Pointer[[]services.Translation]
+	changed      changes.Signal
 }
 
-func (j *Judge) follow(rules *Rules) { j.rules.Store(rules) }
+// NewFilter returns one that allows everything.
+func NewFilter() *Filter { return &Filter{changed: changes.NewSignal()} }
+
+// Allows tells whether a client may have a connection to an endpoint.
+func (f *Filter) Allows(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool {
+	return f.rules.Load().Allows(client, endpoint.Addr(), protocol, endpoint.Port())
+}
+
+// Translate says what the kernel is to translate, if it can, and policies allow it whatever the endpoint.
+func (f *Filter) Translate(all []services.Translation) {
+	if before := f.translations.Swap(&all); before == nil && len(all) == 0 || before != nil && reflect.DeepEqual(*before, all) {
+		return
+	}
+	f.changed.Notify()
+}
+
+func (f *Filter) follow(rules *Rules) { f.rules.Store(rules) }
+
+// translated are those that were asked for last.
+func (f *Filter) translated() []services.Translation {
+	if all := f.translations.Load(); all != nil {
+		return *all
+	}
+	return nil
+}

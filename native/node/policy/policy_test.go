@@ -159,7 +159,7 @@ func TestSemantics(t *testing.T) {
 				policies = append(policies, policyOf(t, namespace, spec))
 			}
 			rules := Compile(world(policies...))
-			filter := rules.table(cluster.Default)
+			filter := rules.table(cluster.Default, nil)
 			for _, one := range each.tries {
 				from, to := netip.MustParseAddr(names[one.from]), netip.MustParseAddr(names[one.to])
 				if got := rules.Allows(from, to, one.protocol, one.port); got != one.allowed {
@@ -193,14 +193,14 @@ func TestPoliciesAddUp(t *testing.T) {
 }
 
 // A pod that several connections in a process come from has no rules until there are policies.
-func TestAJudgeWithoutRules(t *testing.T) {
-	var judge Judge
+func TestAFilterWithoutRules(t *testing.T) {
+	filter := NewFilter()
 	endpoint := netip.AddrPortFrom(webPod.Address, 80)
-	if !judge.Allows(client.Address, endpoint, v1.ProtocolTCP) {
+	if !filter.Allows(client.Address, endpoint, v1.ProtocolTCP) {
 		t.Error("nothing is allowed")
 	}
-	judge.follow(Compile(world(policyOf(t, "a", `{podSelector: {}}`))))
-	if judge.Allows(client.Address, endpoint, v1.ProtocolTCP) {
+	filter.follow(Compile(world(policyOf(t, "a", `{podSelector: {}}`))))
+	if filter.Allows(client.Address, endpoint, v1.ProtocolTCP) {
 		t.Error("everything is allowed")
 	}
 }

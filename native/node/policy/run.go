@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"reflect"
+	"slices"
 
 	"github.com/fsnotify/fsnotify"
 	networking "k8s.io/api/networking/v1"
@@ -15,19 +16,21 @@ import (
 	networkinglisters "k8s.io/client-go/listers/networking/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 
 	"sandkube/node/changes"
 	"sandkube/node/cluster"
 	"sandkube/node/iptables"
+	"sandkube/node/services"
 )
 
 // filterFile is there when the kernel may have a table of ours, from an earlier process too. Tests have another.
 var filterFile = "/run/sandkube/filtered"
 
-// Run has the policies of the API be obeyed until ctx ends. judge is told of them. Without a policy nothing but policies is
-// watched, and the kernel filters nothing. hindrance says why pods cannot be told apart here: then each policy gets an event
+// Run has the policies of the API be obeyed until ctx ends. filter is told of them. Without a policy nothing but policies is
+// watched, and the kernel filters nothing; it translates for Services in any case. hindrance says why pods cannot be told apart here: then each policy gets an event
 // that says so. ready is called once, when the policies that there were at the start are obeyed.
-func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance string, judge *Judge, ready func()) error {
+func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance string, filter *Filter, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
@@ -43,8 +46,8 @@ func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance
 	}
 	defer watcher.Close()
 	e := &enforcer{
-		cluster: of, judge: judge, ready: ready, hindrance: hindrance, watcher: watcher,
-		replace: iptables.Replace, complaints: newComplaints(client), changed: changes.NewSignal(),
+		cluster: of, filter: filter, ready: ready, hindrance: hindrance, watcher: watcher,
+		replace: iptables.Replace, complaints: newComplaints(client), changed: filter.changed,
 	}
 	_, err = os.Stat(filterFile)
 	e.filtering = err == nil
@@ -54,7 +57,7 @@ func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance
 // enforcer joins the sources of change to the filter.
 type enforcer struct {
 	cluster    cluster.Cluster
-	judge      *Judge
+	filter     *Filter
 	ready      func()
 	hindrance  string
 	watcher    *fsnotify.Watcher
@@ -65,7 +68,9 @@ type enforcer struct {
 	policies  networkinglisters.NetworkPolicyLister
 	around    *around // nil until there is a policy
 	filtering bool
-	last      []iptables.Table // that the kernel has
+	// the kernel cannot do what the proxy would have it do
+	untranslatable bool
+	last           []iptables.Table // that the kernel has
 }
 
 func (e *enforcer) run(ctx context.Context, client kubernetes.Interface) error {
@@ -113,9 +118,6 @@ func (e *enforcer) sync(ctx context.Context, client kubernetes.Interface) error 
 
 // enforce leaves everything as it is where it fails.
 func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, policies []*networking.NetworkPolicy) error {
-	if len(policies) == 0 && !e.filtering {
-		return nil
-	}
 	world := World{Node: nodeOf(e.cluster), Policies: policies}
 	if len(policies) > 0 {
 		if e.around == nil {
@@ -131,21 +133,46 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 		world.Pods = append(world.Pods, dns(e.cluster))
 	}
 	rules := Compile(world)
-	if tables := rules.tables(e.cluster); !e.filtering || !reflect.DeepEqual(tables, e.last) {
-		if err := os.WriteFile(filterFile, nil, 0o600); err != nil {
+	if err := e.have(ctx, rules); err != nil {
+		return err
+	}
+	e.filter.follow(rules)
+	return nil
+}
+
+// have has the kernel filter by the rules, and translate as well as it can: the proxy serves what it does not.
+func (e *enforcer) have(ctx context.Context, rules *Rules) error {
+	if !e.untranslatable {
+		translations := e.filter.translated()
+		err := e.hand(rules, translations)
+		if err == nil || len(translations) == 0 {
 			return err
 		}
-		e.last = nil // until the kernel has all of them
-		for _, table := range tables {
-			if err := e.replace(table); err != nil {
-				return err
-			}
-			e.filtering = true // by this one, whatever becomes of the other
-		}
-		e.last = tables
+		klog.FromContext(ctx).Error(err, "The kernel does not translate for Services, which the proxy serves all")
+		e.untranslatable = true
 	}
-	e.judge.follow(rules)
-	if len(policies) == 0 {
+	return e.hand(rules, nil)
+}
+
+// hand gives the kernel the tables, if it does not have them.
+func (e *enforcer) hand(rules *Rules, translations []services.Translation) error {
+	tables := rules.tables(e.cluster, translations)
+	empty := !slices.ContainsFunc(tables, func(each iptables.Table) bool { return len(each.Chains) > 0 })
+	if !e.filtering && empty || e.filtering && reflect.DeepEqual(tables, e.last) {
+		return nil
+	}
+	if err := os.WriteFile(filterFile, nil, 0o600); err != nil {
+		return err
+	}
+	e.last = nil // until the kernel has all of them
+	for _, table := range tables {
+		if err := e.replace(table); err != nil {
+			return err
+		}
+		e.filtering = true // by this one, whatever becomes of the other
+	}
+	e.last = tables
+	if empty {
 		e.filtering = false
 		return os.Remove(filterFile)
 	}

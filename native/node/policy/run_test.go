@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,12 +26,14 @@ type fixture struct {
 	t      *testing.T
 	client *fake.Clientset
 	leases string
-	judge  *Judge
+	filter *Filter
 
 	mu      sync.Mutex
 	tables  []iptables.Table
 	refuses error
 	only    bool // of IPv6
+	plain   bool // takes none that translates
+	refused int
 }
 
 func start(t *testing.T, hindrance string) *fixture { return startOn(t, cluster.Default, hindrance) }
@@ -39,7 +42,7 @@ func startOn(t *testing.T, of cluster.Cluster, hindrance string) *fixture {
 	t.Helper()
 	folder := t.TempDir()
 	leaseFolder, filterFile = filepath.Join(folder, "leases"), filepath.Join(folder, "filtered")
-	f := &fixture{t: t, client: fake.NewClientset(), leases: leaseFolder, judge: &Judge{}}
+	f := &fixture{t: t, client: fake.NewClientset(), leases: leaseFolder, filter: NewFilter()}
 	if err := os.Mkdir(f.leases, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +51,8 @@ func startOn(t *testing.T, of cluster.Cluster, hindrance string) *fixture {
 		t.Fatal(err)
 	}
 	e := &enforcer{
-		cluster: of, judge: f.judge, hindrance: hindrance, watcher: watcher, replace: f.replace,
-		complaints: newComplaints(f.client), changed: make(chan struct{}, 1),
+		cluster: of, filter: f.filter, hindrance: hindrance, watcher: watcher, replace: f.replace,
+		complaints: newComplaints(f.client), changed: f.filter.changed,
 	}
 	ready := make(chan struct{})
 	e.ready = func() { close(ready) }
@@ -70,6 +73,10 @@ func (f *fixture) replace(table iptables.Table) error {
 	defer f.mu.Unlock()
 	if f.refuses != nil && (table.IPv6 || !f.only) {
 		return f.refuses
+	}
+	if f.plain && slices.ContainsFunc(table.Chains, func(each iptables.Chain) bool { return each.Name == toServices }) {
+		f.refused++
+		return errors.New("planted")
 	}
 	f.tables = append(f.tables, table)
 	return nil
@@ -113,7 +120,7 @@ func (f *fixture) eventually(what string, holds func() bool) {
 }
 
 func (f *fixture) allows(from, to string) bool {
-	return f.judge.Allows(netip.MustParseAddr(from), netip.AddrPortFrom(netip.MustParseAddr(to), 80), v1.ProtocolTCP)
+	return f.filter.Allows(netip.MustParseAddr(from), netip.AddrPortFrom(netip.MustParseAddr(to), 80), v1.ProtocolTCP)
 }
 
 // A policy is obeyed for pods of before and of after it, and for none any more when it is gone.
@@ -183,16 +190,61 @@ func TestARefusalOfOneFamily(t *testing.T) {
 	f.pod("a", "web", "1", "10.88.0.2")
 	f.policy("a", `{podSelector: {}}`)
 	f.complaint("planted")
-	last := func() iptables.Table { all := f.given(); return all[len(all)-1] }
-	f.eventually("a filter of IPv4", func() bool { return len(f.given()) > 0 && len(last().Chains) > 0 })
+	f.eventually("a filter of IPv4", func() bool { return len(f.given()) > 0 && len(f.last().Chains) > 0 })
 	if err := f.client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "p", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	f.eventually("no filter of IPv4", func() bool { return len(last().Chains) == 0 })
+	f.eventually("no filter of IPv4", func() bool { return len(f.last().Chains) == 0 })
 	f.mu.Lock()
 	f.refuses = nil
 	f.mu.Unlock()
-	f.eventually("none of IPv6", func() bool { return last().IPv6 && len(last().Chains) == 0 })
+	f.eventually("none of IPv6", func() bool { return f.last().IPv6 && len(f.last().Chains) == 0 })
+}
+
+func (f *fixture) last() iptables.Table {
+	all := f.given()
+	return all[len(all)-1]
+}
+
+// The kernel translates without a policy, and when one isolates an endpoint leaves that to the proxy.
+func TestTranslationsComeAndGo(t *testing.T) {
+	f := start(t, "")
+	f.filter.Translate(nil)
+	f.filter.Translate(web)
+	f.eventually("translated", func() bool { return len(f.given()) == 1 && len(f.last().Chains) == 2 })
+	f.filter.Translate(slices.Clone(web)) // as it is
+	f.pod("a", "web", "1", "10.88.0.2")
+	f.policy("a", `{podSelector: {}}`)
+	f.eventually("isolated", func() bool { return !f.allows("10.88.0.9", "10.88.0.2") })
+	if table := f.last(); len(f.given()) != 2 || len(table.Chains) != 2 || table.Chains[1].Name != policies {
+		t.Errorf("the table is %v", table)
+	}
+	if err := f.client.NetworkingV1().NetworkPolicies("a").Delete(t.Context(), "p", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("translated again", func() bool { return f.last().Chains != nil && f.last().Chains[0].Name == "service0" })
+	f.filter.Translate(nil)
+	f.eventually("an empty table", func() bool { return len(f.last().Chains) == 0 })
+}
+
+// A kernel that cannot translate filters all the same, and is not asked again.
+func TestAKernelThatDoesNotTranslate(t *testing.T) {
+	f := start(t, "")
+	f.mu.Lock()
+	f.plain = true
+	f.mu.Unlock()
+	f.filter.Translate(web)
+	f.pod("b", "other", "1", "10.88.0.5")
+	f.policy("b", `{podSelector: {}}`)
+	f.eventually("isolated", func() bool { return !f.allows("10.88.0.9", "10.88.0.5") })
+	for _, each := range f.given() {
+		if len(each.Chains) != 2 {
+			t.Errorf("the table is %v", each)
+		}
+	}
+	if f.refused != 1 {
+		t.Errorf("%d tables were refused", f.refused)
+	}
 }
 
 func TestALeaseThatIsNone(t *testing.T) {

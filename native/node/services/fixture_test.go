@@ -43,6 +43,7 @@ func start(t *testing.T, edits ...func(*proxy)) *fixture {
 	ready := make(chan struct{})
 	p := &proxy{
 		table:          table,
+		translate:      func([]Translation) {},
 		hostPortFolder: f.folder,
 		node:           Node{Name: "runsc", Addresses: []netip.Addr{netip.MustParseAddr("127.88.0.1")}},
 		ready:          func() { close(ready) },

@@ -202,6 +202,7 @@ func TestChangesAreTakenTogether(t *testing.T) {
 	services := &counted{ServiceLister: corelisters.NewServiceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil))}
 	p := &proxy{
 		table:          newTable(noAddresses{}, everybody),
+		translate:      func([]Translation) {},
 		hostPortFolder: f.folder,
 		services:       services,
 		endpoints:      discoverylisters.NewEndpointSliceLister(cache.NewIndexer(cache.MetaNamespaceKeyFunc, nil)),

@@ -10,6 +10,7 @@ type Node struct {
 	Name      string
 	Addresses []netip.Addr     // its own: node ports and host ports are served on each of them
 	Others    []Other          // nodes beside it
+	Pods      netip.Prefix     // of its own pods, and of itself
 	Ranges    []netip.Prefix   // of pods and Services: no other Service's or pod's address may be claimed
 	Balanced  netip.Prefix     // of load balancers: a Service has one of it by its status only
 	Ports     []uint16         // TCP ports of its own addresses that the node itself has
@@ -44,6 +45,15 @@ func (n Node) of(pod netip.Addr) []netip.Addr {
 		}
 	}
 	return n.Addresses
+}
+
+// pod says whether an address is a pod's, of any node and of either family.
+func (n Node) pod(address netip.Addr) bool {
+	if n.Second != nil && n.Second.pod(address) {
+		return true
+	}
+	of := func(each Other) bool { return each.Pods.Contains(address) }
+	return (n.Pods.Contains(address) || slices.ContainsFunc(n.Others, of)) && !slices.Contains(n.all(), address)
 }
 
 // names are those of all nodes.

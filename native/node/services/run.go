@@ -34,6 +34,14 @@ const proxied = "!service.kubernetes.io/service-proxy-name,!" + v1.IsHeadlessSer
 // Judge says whether a client may have a connection to an endpoint.
 type Judge func(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool
 
+// Filter is what else is done about connections, by policies and by the kernel.
+type Filter interface {
+	// Allows says whether a client may have a connection to an endpoint.
+	Allows(client netip.Addr, endpoint netip.AddrPort, protocol v1.Protocol) bool
+	// Translate is told all that the kernel may do in place of the proxy.
+	Translate([]Translation)
+}
+
 // On is the first node of a cluster, with the others.
 func On(c cluster.Cluster) Node {
 	members := c.Members()
@@ -54,6 +62,7 @@ func on(members []cluster.Cluster) Node {
 	node := Node{
 		Name:      c.NodeName,
 		Addresses: []netip.Addr{c.NodeAddress},
+		Pods:      c.Pods,
 		Ranges:    []netip.Prefix{c.Pods, c.Services},
 		Balanced:  c.LoadBalancers,
 		Ports:     []uint16{c.APIPort, c.KubeletPort},
@@ -66,9 +75,10 @@ func on(members []cluster.Cluster) Node {
 }
 
 // Run serves Services and host ports until ctx ends. device gets their addresses: one by which pods reach this network
-// stack. Node ports are served on the node's addresses. Endpoints see the node, so allows is asked about their clients.
+// stack. Node ports are served on the node's addresses. Endpoints see the node, where the kernel does not
+// translate, so the filter is asked about their clients.
 // ready is called once, when everything that the API held at the start is being served.
-func Run(ctx context.Context, config *rest.Config, device string, node Node, allows Judge, ready func()) error {
+func Run(ctx context.Context, config *rest.Config, device string, node Node, filter Filter, ready func()) error {
 	config = rest.CopyConfig(config)
 	config.ContentType = runtime.ContentTypeProtobuf
 	client, err := kubernetes.NewForConfig(config)
@@ -83,7 +93,10 @@ func Run(ctx context.Context, config *rest.Config, device string, node Node, all
 	if err := os.MkdirAll(hostPortFolder, 0o700); err != nil {
 		return err
 	}
-	p := &proxy{table: newTable(owner, allows), checks: newChecks(node), hostPortFolder: hostPortFolder, node: node, ready: ready}
+	p := &proxy{
+		table: newTable(owner, filter.Allows), checks: newChecks(node), translate: filter.Translate,
+		hostPortFolder: hostPortFolder, node: node, ready: ready,
+	}
 	return p.run(ctx, client)
 }
 
@@ -91,6 +104,7 @@ func Run(ctx context.Context, config *rest.Config, device string, node Node, all
 type proxy struct {
 	table          *table
 	checks         checks
+	translate      func([]Translation)
 	hostPortFolder string
 	node           Node
 	ready          func()
@@ -178,6 +192,7 @@ func (p *proxy) sync(ctx context.Context) error {
 	want := desired(all, endpoints, pods, p.node)
 	p.say(ctx, want.Refused)
 	err = errors.Join(err, p.table.apply(ctx, want), p.checks.apply(want.Checks))
+	p.translate(want.translations(p.node))
 	if p.ready != nil {
 		p.ready()
 		p.ready = nil

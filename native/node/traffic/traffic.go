@@ -87,7 +87,7 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		return err
 	}
 	ended := make(chan error, 3)
-	judge := &policy.Judge{}
+	filter := policy.NewFilter()
 	var saying sync.Mutex
 	part := func(name string, run func(ready func()) error) {
 		ready := sync.OnceFunc(func() {
@@ -99,7 +99,7 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 	}
 	if of := settings.Services; of != nil {
 		go part(Services, func(ready func()) error {
-			return services.Run(ctx, config, of.Device, of.Node, judge.Allows, ready)
+			return services.Run(ctx, config, of.Device, of.Node, filter, ready)
 		})
 	}
 	if names := settings.DNS; names != nil {
@@ -107,7 +107,7 @@ func Run(ctx context.Context, input io.Reader, output io.Writer, sink *logs.Sink
 		go part(DNS, func(ready func()) error { return dns.Run(ctx, names.Kubeconfig, own, names.Address, ready) })
 	}
 	go part(Policy, func(ready func()) error {
-		return policy.Run(ctx, config, settings.Policy.Cluster, settings.Policy.Hindrance, judge, ready)
+		return policy.Run(ctx, config, settings.Policy.Cluster, settings.Policy.Hindrance, filter, ready)
 	})
 	return <-ended
 }
