@@ -139,6 +139,7 @@ def run_cluster(home: Home, params: Any, made: Programs, began: float, wall: str
             told = json.dumps(development.announcement(registry.port)).encode()
             Kubectl(made.kubectl, one, deadline)("apply", "--filename=-", stdin=told)
         if params["wait"]:
+            log.say("waiting until all workloads are rolled out")
             count = workloads.rolled_out(Kubectl(made.kubectl, one), deadline, configured_of(one))
             log.say(f"{count} workloads are rolled out")
         if params["kubeconfig-merge"]:

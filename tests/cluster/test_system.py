@@ -13,9 +13,11 @@ import pytest
 
 from sandkube.cluster import stop
 from sandkube.cluster.configured import configure
+from sandkube.cluster.deadline import Deadline
 from sandkube.cluster.place import place
 from sandkube.cluster.pod import NAME, apply
 from sandkube.cluster.programs import Programs
+from sandkube.cluster.workloads import rolled_out
 from tests.cluster.conftest import Cluster, boot, inside
 from tests.cluster.test_hostile import create, event, pod
 
@@ -84,6 +86,13 @@ def eventually(what: str, seconds: float, holds: Callable[[], bool]) -> None:
 
 def told(cluster: Cluster, *words: str) -> str:
     return cluster.kubectl(*words).stdout.decode()
+
+
+def test_usage_is_told_in_every_kind(cluster: Cluster) -> None:
+    """Of memory too, which not every gVisor has in a way that the kubelet knows."""
+    assert rolled_out(cluster.kubectl, Deadline(120)) >= 2
+    items = json.loads(cluster.kubectl("get", "--raw=/apis/metrics.k8s.io/v1beta1/nodes").stdout)["items"]
+    assert [int(each["usage"]["memory"].removesuffix("Ki")) > 100_000 for each in items] == [True]
 
 
 def test_they_are_ready(mine: Cluster) -> None:
