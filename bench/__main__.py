@@ -20,6 +20,7 @@ from rich.table import Table
 
 from bench import boots as many_boots
 from bench import built, caches, compared, datastore, elsewhere, matrix, native, patched, soak, system
+from sandkube.app.signals import release_signals
 from sandkube.cluster import start, stop
 from sandkube.cluster.place import place
 from sandkube.cluster.sandbox import DEFAULT
@@ -239,4 +240,5 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
+    release_signals()  # so that no cluster stays behind
     sys.exit(main(sys.argv[1:]))

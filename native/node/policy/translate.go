@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -21,18 +22,12 @@ var opening = iptables.Rule{
 // translated are the translations of a family that need not be judged by client and endpoint: a filter sees what a client
 // asked for, and not what it gets. So those with an endpoint that not everybody may reach are the proxy's, and so are clients who may not reach all.
 func (r *Rules) translated(all []services.Translation, second bool) []services.Translation {
+	isolated := func(endpoint netip.AddrPort) bool { _, found := r.ingress[endpoint.Addr()]; return found }
 	var found []services.Translation
-next:
 	for _, each := range all {
-		if each.Frontend.Addr().Is6() != second {
-			continue
+		if each.Frontend.Addr().Is6() == second && !slices.ContainsFunc(each.Endpoints(), isolated) {
+			found = append(found, each)
 		}
-		for _, endpoint := range each.Endpoints() {
-			if _, isolated := r.ingress[endpoint.Addr()]; isolated {
-				continue next
-			}
-		}
-		found = append(found, each)
 	}
 	return found
 }
