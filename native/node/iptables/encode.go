@@ -79,11 +79,13 @@ func (r Rule) matchesSize() int {
 }
 
 func (r Rule) targetSize(as layout) int {
-	if r.track || r.To.IsValid() {
+	if r.translates() {
 		return as.translate
 	}
 	return standardSize
 }
+
+func (r Rule) translates() bool { return r.track || r.To.IsValid() }
 
 func (r Rule) matches() bool { return r.Ports != nil || r.Flags != nil }
 
@@ -155,7 +157,7 @@ func (r Rule) encode(as layout, verdict int32) []byte {
 	}
 	as.putOffsets(entry, target)
 	native.PutUint16(entry[target:], uint16(r.targetSize(as)))
-	if r.track || r.To.IsValid() {
+	if r.translates() {
 		as.putTranslation(entry[target:], r.To)
 		return entry
 	}

@@ -47,7 +47,7 @@ func Run(ctx context.Context, config *rest.Config, of cluster.Cluster, hindrance
 	defer watcher.Close()
 	e := &enforcer{
 		cluster: of, filter: filter, ready: ready, hindrance: hindrance, watcher: watcher,
-		replace: iptables.Replace, complaints: newComplaints(client), changed: filter.changed,
+		replace: iptables.Replace, complaints: newComplaints(client),
 	}
 	_, err = os.Stat(filterFile)
 	e.filtering = err == nil
@@ -63,7 +63,6 @@ type enforcer struct {
 	watcher    *fsnotify.Watcher
 	replace    func(iptables.Table) error
 	complaints *complaints
-	changed    changes.Signal
 
 	policies  networkinglisters.NetworkPolicyLister
 	around    *around // nil until there is a policy
@@ -78,21 +77,21 @@ func (e *enforcer) run(ctx context.Context, client kubernetes.Interface) error {
 	informer := factory.Networking().V1().NetworkPolicies()
 	e.policies = informer.Lister()
 	_, err := informer.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { e.changed.Notify() },
+		AddFunc: func(any) { e.filter.changed.Notify() },
 		UpdateFunc: func(old, new any) {
 			if old.(*networking.NetworkPolicy).Generation != new.(*networking.NetworkPolicy).Generation {
-				e.changed.Notify()
+				e.filter.changed.Notify()
 			}
 		},
-		DeleteFunc: func(any) { e.changed.Notify() },
+		DeleteFunc: func(any) { e.filter.changed.Notify() },
 	})
 	if err != nil {
 		return err
 	}
 	factory.Start(ctx.Done())
 	factory.WaitForCacheSync(ctx.Done())
-	e.changed.Notify()
-	changes.Follow(ctx, e.changed, e.watcher, "Some policies are not enforced", func(ctx context.Context) error { return e.sync(ctx, client) })
+	e.filter.changed.Notify()
+	changes.Follow(ctx, e.filter.changed, e.watcher, "Some policies are not enforced", func(ctx context.Context) error { return e.sync(ctx, client) })
 	return ctx.Err()
 }
 
@@ -121,7 +120,7 @@ func (e *enforcer) enforce(ctx context.Context, client kubernetes.Interface, pol
 	world := World{Node: nodeOf(e.cluster), Policies: policies}
 	if len(policies) > 0 {
 		if e.around == nil {
-			found, err := lookAround(ctx, client, leaseFolders(e.cluster), e.watcher, e.changed.Notify)
+			found, err := lookAround(ctx, client, leaseFolders(e.cluster), e.watcher, e.filter.changed.Notify)
 			if err != nil {
 				return err
 			}

@@ -52,7 +52,7 @@ func startOn(t *testing.T, of cluster.Cluster, hindrance string) *fixture {
 	}
 	e := &enforcer{
 		cluster: of, filter: f.filter, hindrance: hindrance, watcher: watcher, replace: f.replace,
-		complaints: newComplaints(f.client), changed: f.filter.changed,
+		complaints: newComplaints(f.client),
 	}
 	ready := make(chan struct{})
 	e.ready = func() { close(ready) }

@@ -50,7 +50,7 @@ func (b *balancer) update(endpoints []netip.AddrPort, affinity time.Duration) {
 }
 
 // split gives some clients endpoints of their own.
-func (b *balancer) split(all []near, affinity time.Duration) {
+func (b *balancer) split(all []Choice, affinity time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	before := b.near

@@ -21,25 +21,20 @@ type frontend struct {
 
 // rule says where one port of a Service (or one host port) is listened for and
 // where its traffic goes. Affinity 0 means none. Sources are those of clients
-// that are served, all of them where there are none. Near has other endpoints for some clients.
+// that are served, all of them where there are none. Near has other endpoints for some clients: those of another node, under a
+// traffic policy Local.
 type rule struct {
 	Name      string
 	Frontends []frontend
 	Endpoints []netip.AddrPort
 	Affinity  time.Duration
 	Sources   []netip.Prefix
-	Near      []near
-}
-
-// near are the endpoints of clients of another node, under a traffic policy Local.
-type near struct {
-	Clients   netip.Prefix
-	Endpoints []netip.AddrPort
+	Near      []Choice
 }
 
 // served says whether there is anybody to send to.
 func (r rule) served() bool {
-	return len(r.Endpoints) > 0 || slices.ContainsFunc(r.Near, func(each near) bool { return len(each.Endpoints) > 0 })
+	return len(r.Endpoints) > 0 || slices.ContainsFunc(r.Near, func(each Choice) bool { return len(each.Endpoints) > 0 })
 }
 
 // state is what a set of API objects asks of the node. Addresses are those to
@@ -161,7 +156,7 @@ func (w *wishes) port(service *v1.Service, port v1.ServicePort, own addresses, a
 	inside := rule{Name: name, Endpoints: endpoints(insideLocal, w.node.Name), Affinity: affinity(service)}
 	if insideLocal {
 		for _, each := range w.node.Others {
-			inside.Near = append(inside.Near, near{each.Pods, endpoints(true, each.Name)})
+			inside.Near = append(inside.Near, Choice{each.Pods, endpoints(true, each.Name)})
 		}
 	}
 	w.rule(inside)

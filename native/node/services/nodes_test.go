@@ -34,7 +34,7 @@ func TestServicesOfTwoNodes(t *testing.T) {
 	nodePort := func(s *v1.ServiceSpec) { s.Ports[0].NodePort = 30080 }
 	inside := func(s *v1.ServiceSpec) { s.InternalTrafficPolicy = ptr(v1.ServiceInternalTrafficPolicyLocal) }
 	outside := func(s *v1.ServiceSpec) { s.ExternalTrafficPolicy = v1.ServiceExternalTrafficPolicyLocal }
-	split := []near{{netip.MustParsePrefix("10.88.1.0/24"), second}}
+	split := []Choice{{netip.MustParsePrefix("10.88.1.0/24"), second}}
 	const name = "default/web:80/TCP"
 	for _, each := range []struct {
 		edits []func(*v1.ServiceSpec)
@@ -99,7 +99,7 @@ func TestClientsMeetEndpointsOfTheirNode(t *testing.T) {
 	b := newBalancer(time.Now)
 	b.update(nil, 0)
 	other := netip.MustParsePrefix("10.88.1.0/24")
-	b.split([]near{{other, targets("10.88.1.2:80")}}, time.Hour)
+	b.split([]Choice{{other, targets("10.88.1.2:80")}}, time.Hour)
 	endpoint, _, found := b.pick(netip.MustParseAddr("10.88.1.9"), nil)
 	if !found || endpoint != targets("10.88.1.2:80")[0] || !b.has(endpoint) {
 		t.Errorf("a client of the other node: %v, %v", endpoint, found)
@@ -108,7 +108,7 @@ func TestClientsMeetEndpointsOfTheirNode(t *testing.T) {
 		t.Error("a client of a node without endpoints is served")
 	}
 	kept := b.near[other]
-	b.split([]near{{other, targets("10.88.1.2:80", "10.88.1.3:80")}}, time.Hour)
+	b.split([]Choice{{other, targets("10.88.1.2:80", "10.88.1.3:80")}}, time.Hour)
 	if again, _, _ := b.pick(netip.MustParseAddr("10.88.1.9"), nil); again != endpoint || b.near[other] != kept {
 		t.Errorf("a session met %v after %v", again, endpoint)
 	}

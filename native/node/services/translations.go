@@ -38,11 +38,7 @@ func (s state) translations(node Node) []Translation {
 		if each.Affinity != 0 || len(each.Sources) > 0 {
 			continue
 		}
-		one := Translation{}
-		for _, near := range each.Near {
-			one.Choices = append(one.Choices, Choice(near))
-		}
-		one.Choices = append(one.Choices, Choice{Endpoints: each.Endpoints})
+		one := Translation{Choices: append(slices.Clone(each.Near), Choice{Endpoints: each.Endpoints})}
 		endpoints := one.Endpoints()
 		if len(endpoints) == 0 || slices.ContainsFunc(endpoints, func(to netip.AddrPort) bool { return !node.pod(to.Addr()) }) {
 			continue

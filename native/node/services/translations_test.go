@@ -11,7 +11,7 @@ import (
 // Of all that is served the kernel may do what it does just as well: the rest is the proxy's.
 func TestTranslations(t *testing.T) {
 	node := twoNodes()
-	pods, split := targets("10.88.0.2:8080", "10.88.1.2:8080"), []near{{node.Others[0].Pods, targets("10.88.1.2:8080")}}
+	pods, split := targets("10.88.0.2:8080", "10.88.1.2:8080"), []Choice{{node.Others[0].Pods, targets("10.88.1.2:8080")}}
 	place := at(v1.ProtocolTCP, "10.96.0.7:80")
 	all := []Choice{{Endpoints: pods}}
 	for name, each := range map[string]struct {
@@ -31,7 +31,7 @@ func TestTranslations(t *testing.T) {
 			{targets("10.88.0.1:30080")[0], all}, {targets("10.88.1.1:30080")[0], all},
 		}},
 		"clients with endpoints of their own": {rule{"", place, nil, 0, nil, split}, []Translation{
-			{place[0].Address, []Choice{Choice(split[0]), {}}},
+			{place[0].Address, []Choice{split[0], {}}},
 		}},
 	} {
 		if got := (state{Rules: []rule{each.rule}}).translations(node); !reflect.DeepEqual(got, each.want) {
